@@ -1,0 +1,104 @@
+"""Running other programs on this host: argv lists, no shell, a deadline on each, their words kept.
+
+Every command that ran can be shown as the line a person would have typed (`COMMANDS`, bounded), which is what
+`--show-commands` prints.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import shlex
+import subprocess
+from dataclasses import dataclass
+from typing import IO
+
+_STDERR_KEPT_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    argv: tuple[str, ...]
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+
+class CommandFailed(Exception):  # noqa: N818 (reads as what happened)
+    """A program ended with a status other than 0. `stderr` is what it said, cut to 16 KiB."""
+
+    def __init__(self, argv: tuple[str, ...], status: int, stderr: str) -> None:
+        super().__init__(f"{shlex.join(argv)} ended with status {status}: {stderr.strip()}")
+        self.argv = argv
+        self.status = status
+        self.stderr = stderr
+
+
+class CommandTimeout(CommandFailed):
+    """A program did not end within its deadline and was killed."""
+
+    def __init__(self, argv: tuple[str, ...], deadline_s: float) -> None:
+        super().__init__(argv, -9, f"not done after {deadline_s:g} s")
+
+
+class CommandMissing(CommandFailed):
+    """The program is not installed."""
+
+    def __init__(self, argv: tuple[str, ...]) -> None:
+        super().__init__(argv, 127, f"{argv[0]} is not installed")
+
+
+COMMANDS: collections.deque[str] = collections.deque(maxlen=1000)
+
+
+def environment() -> dict[str, str]:
+    """The environment for every program: English messages, and the sbin folders that a login shell may lack."""
+    env = dict(os.environ)
+    env["LC_ALL"] = "C"
+    env["PATH"] = env.get("PATH", "") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return env
+
+
+def run(argv: list[str], *, deadline_s: float, stdin: bytes = b"") -> Completed:
+    """Run a program to its end.
+
+    Raises CommandMissing, CommandTimeout, or CommandFailed when its status is not 0.
+    """
+    COMMANDS.append(shlex.join(argv))
+    try:
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, timeout=deadline_s, check=False, env=environment()
+        )
+    except FileNotFoundError as error:
+        raise CommandMissing(tuple(argv)) from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandTimeout(tuple(argv), deadline_s) from error
+    stderr = done.stderr[-_STDERR_KEPT_BYTES:].decode("utf-8", "replace")
+    if done.returncode != 0:
+        raise CommandFailed(tuple(argv), done.returncode, stderr)
+    return Completed(tuple(argv), done.stdout, stderr)
+
+
+def start(
+    argv: list[str],
+    *,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+    pass_fds: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, so that it and its children can be ended together.
+
+    Raises CommandMissing.
+    """
+    COMMANDS.append(shlex.join(argv))
+    try:
+        return subprocess.Popen(
+            argv, stdin=stdin, stdout=stdout, stderr=stderr, env=environment(), start_new_session=True,
+            pass_fds=pass_fds, bufsize=0,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise CommandMissing(tuple(argv)) from error

@@ -1,0 +1,1 @@
+"""What snaprep decides, as pure functions over values: no I/O, no clock, no randomness."""

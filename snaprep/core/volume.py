@@ -1,0 +1,89 @@
+"""Values that describe snapshot storage: what a volume adapter reports, and what `decide` reasons about.
+
+An *image* is the database's storage as one unit: a dataset with the children that belong to it, always snapshotted,
+sent, cloned and renamed together. A *point* is one snapshot of an image. Points are equal when their GUIDs are;
+names are decoration, and order within one host is `createtxg`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ImageRole(StrEnum):
+    """What an image is for, kept as the property `snaprep:role` on the image itself."""
+
+    LIVE = "live"  # at the path that the engine opens
+    RECV = "recv"  # received into, never started
+    ISOLATED = "isolated"  # set aside, never started again, never destroyed by a run
+    FOREIGN = "foreign"  # carries no mark of this pair
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One snapshot of an image. `guids` holds one GUID for each part, the root's first, the rest by part name."""
+
+    name: str  # the part after the @
+    guids: tuple[int, ...]
+    createtxg: int
+    held: bool = False  # by our tag
+    held_by_others: bool = False
+
+    @property
+    def guid(self) -> int:
+        return self.guids[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`name` is the root dataset; `parts` are the children below it, relative, sorted, without the root."""
+
+    name: str
+    role: ImageRole
+    parts: tuple[str, ...] = ()
+    points: tuple[Point, ...] = ()  # by createtxg, oldest first; only complete ones (in every part)
+    origin: str | None = None  # the image whose point this one is a clone of
+    origin_guid: int | None = None
+    mounted_at: str | None = None
+    mountpoint: str | None = None  # the property: where it would be mounted
+    automounts: bool = False  # canmount=on: comes up by itself at boot
+    read_only: bool = False
+    used_bytes: int = 0  # what the image and its snapshots occupy, shared blocks counted once
+    referenced_bytes: int = 0
+    written_bytes: int = 0  # written since the newest point
+    pinned_bytes: int = 0  # held only by snapshots
+    properties: dict[str, str] = field(default_factory=dict)  # snaprep:* without the prefix
+    resume_token: str | None = None
+    in_use_by: tuple[str, ...] = ()  # processes that have files of it open, "pid name"
+
+    def point(self, guid: int) -> Point | None:
+        return next((p for p in self.points if p.guid == guid), None)
+
+    @property
+    def newest(self) -> Point | None:
+        return self.points[-1] if self.points else None
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFacts:
+    """What one host's storage holds for a pair, read in one call."""
+
+    kind: str  # "zfs"
+    version: str
+    store: str  # pool
+    store_guid: int
+    store_health: str  # "ONLINE", "DEGRADED", ...
+    import_id: str  # changes when the pool was exported or its service restarted
+    free_bytes: int
+    size_bytes: int
+    caps: frozenset[str] = (
+        frozenset()
+    )  # estimate, resume, bookmarks, origin, large_blocks, compressed, embedded, ...
+    images: tuple[Image, ...] = ()  # every image under the configured name and its dotted siblings
+
+    def image(self, name: str) -> Image | None:
+        return next((i for i in self.images if i.name == name), None)
+
+    def with_role(self, role: ImageRole) -> tuple[Image, ...]:
+        return tuple(i for i in self.images if i.role is role)

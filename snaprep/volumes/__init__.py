@@ -1,0 +1,1 @@
+"""Snapshot storage adapters. They run inside the agent, on the host that holds the data."""

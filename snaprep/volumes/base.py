@@ -1,0 +1,94 @@
+"""The protocol of snapshot storage. One implementation a filesystem; all pass the same contract suite.
+
+Implementations run inside the agent as plain local code. They know nothing of databases, of the other host, or of the
+wire; they take and return the values of `snaprep.core.volume` and raise `SnaprepError` with the ids named here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPart:
+    """One part's stream: `part` is "" for the root, else the child's relative name."""
+
+    part: str
+    process: subprocess.Popen[bytes]
+
+
+class Volume(Protocol):
+    """Snapshot storage of one pair on this host. `image` arguments are names of root datasets."""
+
+    def facts(self, *, deadline_s: float = 20) -> VolumeFacts:
+        """Everything about the pair's images. Raises `volume-unavailable`, `unknown-dataset`."""
+
+    def snapshot(self, image: str, name: str) -> Point:
+        """One atomic snapshot of all parts. Raises `no-space`, `unknown-dataset`, `snapshot-exists`."""
+
+    def hold(self, image: str, point: str) -> None:
+        """Hold under the pair's tag. Held already is fine."""
+
+    def release(self, image: str, point: str) -> None:
+        """Release the pair's hold. Not held, or gone, is fine."""
+
+    def estimate_bytes(self, image: str, point: str, base_guid: int | None) -> int | None:
+        """The size of the stream, or None where the filesystem cannot say."""
+
+    def written_bytes(self, image: str) -> int | None:
+        """Bytes written since the newest snapshot, or None where the filesystem cannot say."""
+
+    def open_send(
+        self,
+        image: str,
+        point: str,
+        base_guid: int | None,
+        *,
+        flags: Sequence[str] = (),
+        token: str | None = None,
+    ) -> list[tuple[str, list[str]]]:
+        """(part, argv) of the programs that write the streams, in the order in which they must be sent."""
+
+    def open_receive(self, image: str, part: str, *, origin: str | None, resumable: bool) -> list[str]:
+        """argv of the program that reads one part's stream into `image`; never mounts, never forces."""
+
+    def received(self, image: str, point: str) -> Point:
+        """Read back a received point. Raises `receive-incomplete` when it is not there in every part."""
+
+    def discard_partial(self, image: str) -> None:
+        """Throw away the state of an interrupted receive (a stale resume token)."""
+
+    def clone(self, image: str, point: str, to: str, *, mountpoint: str | None, role: ImageRole) -> Image:
+        """A writable clone, marked with the pair and `role`; mounted at `mountpoint` unless that is None."""
+
+    def rename(self, image: str, to: str) -> None:
+        """Unmount and rename an image with its children. Raises `dataset-busy` with the processes that hold it."""
+
+    def mount(self, image: str, mountpoint: str) -> None:
+        """Mount at exactly this path, all parts, and check by dataset that it is there."""
+
+    def unmount(self, image: str) -> None:
+        """Raises `dataset-busy` with the processes that hold it."""
+
+    def set_properties(self, image: str, properties: Mapping[str, str]) -> None:
+        """Set `snaprep:*` properties (names without the prefix); an empty value removes."""
+
+    def set_automount(self, image: str, *, on: bool) -> None:
+        """Whether the image comes up by itself at boot."""
+
+    def destroy_point(self, image: str, point: str) -> None:
+        """Destroy one snapshot that this pair created, in every part. Gone already is fine; never recursive."""
+
+    def destroy_image(self, image: str) -> None:
+        """Destroy an image that this pair's runs created, and its own snapshots; refuses when something depends on it.
+
+        Raises `not-ours`, `dataset-busy`, `has-dependents`.
+        """
+
+    def promote(self, image: str) -> None:
+        """Make a clone independent of its origin, so that the origin can go."""
