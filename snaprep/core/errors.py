@@ -47,7 +47,7 @@ class SnaprepError(Exception):
         *,
         hint: str = "",
         serving: str = "",
-        details: tuple[str, ...] = (),  # noqa: A002 (the word users see)
+        details: tuple[str, ...] = (),
     ) -> None:
         super().__init__(what)
         self.info = ErrorInfo(

@@ -77,9 +77,7 @@ class VolumeFacts:
     import_id: str  # changes when the pool was exported or its service restarted
     free_bytes: int
     size_bytes: int
-    caps: frozenset[str] = (
-        frozenset()
-    )  # estimate, resume, bookmarks, origin, large_blocks, compressed, embedded, ...
+    caps: frozenset[str] = frozenset()  # estimate, resume, bookmarks, origin, large_blocks, compressed, embedded, ...
     images: tuple[Image, ...] = ()  # every image under the configured name and its dotted siblings
 
     def image(self, name: str) -> Image | None:

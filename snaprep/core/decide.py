@@ -1,0 +1,338 @@
+"""What to do next: from facts, policy and history to one action. Pure; the loop in `run` calls it until it is final.
+
+Invariant: at every answer the source is open or the answer opens it, no image is started that an increment will continue,
+and nothing is named for destruction here at all.
+"""
+
+from __future__ import annotations
+
+from snaprep.core import lineage
+from snaprep.core.action import (
+    Action,
+    Adopt,
+    Cutover,
+    Done,
+    GiveUp,
+    Hold,
+    Refresh,
+    Refuse,
+    Reopen,
+    Roles,
+    Round,
+    Seed,
+    SetAside,
+    Settle,
+    TakeOver,
+    Verify,
+)
+from snaprep.core.errors import ErrorInfo
+from snaprep.core.estimate import Prediction, Trend, predict_cutover, trend
+from snaprep.core.model import (
+    OPEN_STATES,
+    REPLICA_STATES,
+    EngineState,
+    Facts,
+    History,
+    HostFacts,
+    ImageRole,
+    Policy,
+    recv_name,
+)
+from snaprep.core.volume import Image
+from snaprep.core.who import describe, serving, who
+
+EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
+
+
+def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
+    """Make the other host a running replica of the one that serves."""
+    roles = who(facts, policy.source)
+    if isinstance(roles, ErrorInfo):
+        return Refuse(error=roles)
+    source, target = facts.host(roles.source), facts.host(roles.target)
+    if action := _cannot_start(facts, source, target):
+        return action
+    if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
+        return Reopen(host=source.name)
+    if history.abort:
+        return Refuse(error=_error("aborted", 11, "the run was ended as asked; nothing was cut over", facts))
+    if attached(source, target):
+        return _finish(roles, history)
+    if (action := _make_ready(facts, roles, policy)) is not None:
+        return action
+    return _ship_or_cut(facts, roles, policy, history)
+
+
+def attached(source: HostFacts, target: HostFacts) -> bool:
+    """The replica replays what the source sends."""
+    return source.engine.replicating and target.engine.state is EngineState.REPLICA
+
+
+def _finish(roles: Roles, history: History) -> Action:
+    if not history.verified:
+        return Verify(roles=roles)
+    if not history.settled:
+        return Settle(roles=roles)
+    return Done(serving=roles.source, replica=roles.target)
+
+
+def _cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
+    """What makes any rebuild impossible, in the order in which an operator would look."""
+    for host in (source, target):
+        if host.error:
+            return Refuse(error=_error("host-unreachable", 30, f"{host.name}: {host.error}", facts))
+        if host.volume is None:
+            return Refuse(error=_error("volume-unavailable", 3, f"{host.name} has no snapshot storage to use", facts))
+        if host.volume.store_health not in ("ONLINE", "DEGRADED"):
+            what = f"pool {host.volume.store} on {host.name} is {host.volume.store_health}"
+            return Refuse(error=_error("pool-unhealthy", 3, what, facts))
+        if not host.engine.server_up:
+            what = f"the database server on {host.name} does not run"
+            hint = f"start it; a replica is served by it too. {host.engine.note}".strip()
+            return Refuse(error=_error("engine-down", 3, what, facts, hint))
+        if host.engine.state is EngineState.UNKNOWN:
+            what = f"the database on {host.name} is open in a process that does not answer"
+            hint = f"{host.engine.note or 'look at its log'}; a server that hangs has to be restarted"
+            return Refuse(error=_error("engine-silent", 3, what, facts, hint))
+    if source.live is None:
+        return Refuse(error=_error("unknown-dataset", 3, f"{source.live_name} does not exist on {source.name}", facts))
+    if source.engine.state in REPLICA_STATES:
+        what = f"{source.name} is a replica; it cannot be the source"
+        return Refuse(error=_error("source-is-replica", 3, what, facts, "leave out --source, or take over first"))
+    if target.engine.state in OPEN_STATES:
+        what = f"{target.name} has its database open for sessions; it will not be touched"
+        hint = f"stop its clients and shut the database down there, if {source.name} is the right one"
+        return Refuse(error=_error("target-serves", 3, what, facts, hint))
+    return None
+
+
+def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
+    """Marks, room, and what stands in the way on the target; None when an increment can begin."""
+    source, target = facts.host(roles.source), facts.host(roles.target)
+    live = source.live
+    assert live is not None
+    assert source.volume is not None
+    assert target.volume is not None
+    if not source.claims_primary or source.claimed_generation != roles.generation or live.automounts:
+        return Adopt(roles=roles)
+    if source.volume.free_bytes < policy.floor_bytes:
+        if any(p.held for p in live.points):
+            return GiveUp(roles=roles, free_bytes=source.volume.free_bytes, floor_bytes=policy.floor_bytes)
+        what = f"{source.name} has {source.volume.free_bytes} bytes free, less than the floor of {policy.floor_bytes}"
+        return Refuse(error=_error("no-space", 3, what, facts, "free space there, or lower rounds.floor"))
+    if (action := _clear_live(facts, roles, policy)) is not None:
+        return action
+    recv = target.recv
+    base = lineage.common_base(source.volume, live, target.volume, recv_name(target.live_name))
+    if recv is not None and (base is None or not base.continues):
+        if recv.role is ImageRole.FOREIGN and not policy.isolate_foreign:
+            return Refuse(error=_foreign(facts, target, recv))
+        aside = free_name(target, f"{target.live_name}.old")
+        return SetAside(roles=roles, image=recv.name, to=aside, why="its history parts from the source's")
+    return None
+
+
+def _clear_live(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
+    """A live image on the target that is no replica of ours is set aside before anything is received."""
+    target = facts.host(roles.target)
+    live = target.live
+    if live is None or live.properties.get("serves") == "replica":
+        return None
+    if live.role is ImageRole.FOREIGN and not policy.isolate_foreign and not _looks_empty(target, live):
+        return Refuse(error=_foreign(facts, target, live))
+    if live.in_use_by:
+        what = f"{live.name} on {target.name} is in use by {', '.join(live.in_use_by)}"
+        return Refuse(error=_error("dataset-busy", 3, what, facts, "end those processes, then run this again"))
+    diverged = live.properties.get("serves") == "primary"
+    why = "it was a primary until it failed: its own tail stays in it" if diverged else "it is not of this pair"
+    aside = free_name(target, f"{live.name}.isolated-g{target.claimed_generation}")
+    return SetAside(roles=roles, image=live.name, to=aside, why=why, tail_from=_parting(facts, roles))
+
+
+def _parting(facts: Facts, roles: Roles) -> int | None:
+    """The engine position at which the serving side took over, stamped at its promotion."""
+    live = facts.host(roles.source).live
+    stamped = live.properties.get("took-over-at", "") if live else ""
+    return int(stamped) if stamped else None
+
+
+def _looks_empty(host: HostFacts, image: Image) -> bool:
+    return host.engine.state is EngineState.ABSENT and image.referenced_bytes < EMPTY_BYTES and not image.points
+
+
+def free_name(host: HostFacts, wanted: str) -> str:
+    """`wanted`, or the first numbered variant of it that no image of the host has."""
+    taken = {i.name for i in host.volume.images} if host.volume else set()
+    names = [wanted, *(f"{wanted}-{n}" for n in range(2, len(taken) + 3))]
+    return next(n for n in names if n not in taken)
+
+
+def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action:
+    source, target = facts.host(roles.source), facts.host(roles.target)
+    assert source.live is not None
+    assert source.volume is not None
+    assert target.volume is not None
+    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
+    number = len(history.rounds) + 1
+    if base is None:
+        needed = source.live.referenced_bytes
+        if needed > target.volume.free_bytes:
+            what = f"a full copy needs {needed} bytes; {target.name} has {target.volume.free_bytes} free"
+            return Refuse(error=_error("target-full", 3, what, facts, f"free space in pool {target.volume.store}"))
+        return Seed(roles=roles, freeze=policy.freeze != "never", expected_bytes=needed)
+    another = Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number)
+    if not any(r.dirty_s for r in history.rounds):
+        return another
+    if len([c for c in history.cutovers if not c.ok]) >= policy.cutover_attempts:
+        last = history.cutovers[-1].error
+        what = f"{policy.cutover_attempts} cutovers were begun and undone; the last because: {last}"
+        return Refuse(error=_error("cutover-undone", 20, what, facts, "see the cause above; rounds are kept"))
+    prediction = predict_now(policy, history)
+    direction = trend(history.rounds, prediction)
+    fits = prediction is not None and prediction.p90_ms <= policy.budget_ms - policy.undo_ms
+    if fits and prediction is not None:
+        return _cut_or_wait(facts, another, policy, history, prediction)
+    if policy.hold and not history.release:
+        return _paced(another, policy, history, "held, and the delta does not fit the budget yet", prediction)
+    if direction.kind != "shrinking" or number > policy.rounds_max:
+        return Refuse(error=_not_converging(facts, policy, direction))
+    return another
+
+
+def predict_now(policy: Policy, history: History) -> Prediction | None:
+    """What a cutover begun now would block."""
+    since = history.now_s - (history.last_round_end_s if history.last_round_end_s is not None else history.now_s)
+    last = history.rounds[-1] if history.rounds else None
+    return predict_cutover(
+        history.rounds, history.cutovers, since + (last.total_s if last else 0.0), policy.limit_bytes_per_s
+    )
+
+
+def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History, prediction: Prediction) -> Action:
+    """The delta fits. Old transactions and the operator's hold come before the cutover."""
+    transactions = facts.host(another.roles.source).engine.transactions
+    if policy.hold and not history.release:
+        return _paced(another, policy, history, "held: `snaprep cutover` goes on", prediction)
+    reasons = []
+    if transactions.in_doubt:
+        reasons.append(f"{transactions.in_doubt} XA transactions are in doubt")
+    if transactions.oldest_s > policy.transaction_old_s:
+        reasons.append(f"a transaction is open for {transactions.oldest_s:.0f} s; the cutover would roll it back")
+    if transactions.of_our_user:
+        reasons.append(
+            f"{transactions.of_our_user} sessions log in as snaprep's own user: the gate would not stop them"
+        )
+    if reasons:
+        waited_s = history.now_s - (history.waiting_since_s if history.waiting_since_s is not None else history.now_s)
+        if waited_s > policy.transaction_wait_s:
+            what = f"the cutover waited {waited_s:.0f} s: {'; '.join(reasons)}"
+            return Refuse(error=_error("old-transactions", 10, what, facts, "end them, then `snaprep resume`"))
+        return _paced(another, policy, history, "waiting: " + "; ".join(reasons), prediction)
+    return Cutover(roles=another.roles, base=another.base, p50_ms=prediction.p50_ms, p90_ms=prediction.p90_ms)
+
+
+def _paced(another: Round, policy: Policy, history: History, reason: str, prediction: Prediction | None) -> Action:
+    """Rounds go on while the run waits, at a bounded pace, so that a release finds a small delta."""
+    last = history.last_round_end_s
+    if last is None or history.now_s - last >= policy.hold_pace_s:
+        return another
+    return Hold(
+        reason=reason,
+        pace_s=min(1.0, policy.hold_pace_s),
+        p50_ms=prediction.p50_ms if prediction else None,
+        p90_ms=prediction.p90_ms if prediction else None,
+    )
+
+
+def decide_takeover(facts: Facts, policy: Policy, history: History, target: str | None = None) -> Action:
+    """Make a surviving host serve. Refused while the primary answers."""
+    reachable = [h for h in facts.hosts if not h.error]
+    if target is not None and target not in [h.name for h in facts.hosts]:
+        return Refuse(error=_error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
+    answering = [h for h in reachable if h.engine.state in OPEN_STATES]
+    if history.settled and answering:
+        return Done(serving=answering[0].name)
+    if answering:
+        held = answering[0]
+        if held.engine.gate_saved or held.engine.state is not EngineState.PRIMARY:
+            hint = f"`snaprep abort` opens {held.name} again"
+        else:
+            hint = "nothing has to be taken over; to change sides on purpose, stop the primary's server first"
+        return Refuse(error=_error("primary-answers", 3, f"{held.name} answers as primary", facts, hint))
+    candidates = [
+        h for h in reachable if h.live is not None and h.live.properties.get("serves") and (target in (None, h.name))
+    ]
+    if not candidates:
+        what = "no reachable host holds a copy of this pair that could serve"
+        return Refuse(error=_error("no-replica", 3, what, facts, "", tuple(describe(h) for h in facts.hosts)))
+    best = max(candidates, key=_standing)
+    other = facts.other(best.name)
+    if best.engine.state is EngineState.REPLICA and best.engine.replicating and other.error:
+        what = f"{best.name} still receives from {other.name}: the primary is alive, only you cannot reach it"
+        return Refuse(error=_error("primary-answers", 3, what, facts, "repair the way to it; clients may be served"))
+    if not best.engine.server_up:
+        return Refuse(
+            error=_error("engine-down", 3, f"the database server on {best.name} does not run", facts, "start it")
+        )
+    generation = max(h.claimed_generation for h in facts.hosts) + (0 if best.claims_primary else 1)
+    return TakeOver(target=best.name, generation=generation, from_state=str(best.engine.state))
+
+
+def _standing(host: HostFacts) -> tuple[int, int, int]:
+    """The last primary first when it is whole, then a running replica, then one that is shut down."""
+    return (host.claimed_generation, int(host.claims_primary), int(host.engine.state in REPLICA_STATES))
+
+
+def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
+    """Move the common base forward in both directions while the replica runs."""
+    roles = who(facts, policy.source)
+    if isinstance(roles, ErrorInfo):
+        return Refuse(error=roles)
+    source, target = facts.host(roles.source), facts.host(roles.target)
+    if action := _cannot_start(facts, source, target):
+        return action
+    if not attached(source, target):
+        what = f"{target.name} is not a running replica of {source.name}"
+        return Refuse(error=_error("no-replica", 3, what, facts, "`snaprep rebuild` makes it one"))
+    for sender, receiver in ((source, target), (target, source)):
+        if (sender.name, receiver.name) in history.refreshed:
+            continue
+        assert sender.volume is not None
+        assert receiver.volume is not None
+        assert sender.live is not None
+        base = lineage.common_base(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
+        if base is None:
+            what = f"{sender.name} and {receiver.name} share no snapshot"
+            return Refuse(error=_error("no-common-base", 3, what, facts, "`snaprep rebuild` makes a new one"))
+        recv = receiver.recv
+        if recv is not None and not base.continues:
+            aside = free_name(receiver, f"{receiver.live_name}.old")
+            why = "its history parts from what is sent now"
+            there = Roles(source=sender.name, target=receiver.name, generation=roles.generation)
+            return SetAside(roles=there, image=recv.name, to=aside, why=why)
+        return Refresh(sender=sender.name, receiver=receiver.name, base=base)
+    if not history.settled:
+        return Settle(roles=roles)
+    return Done(serving=roles.source, replica=roles.target)
+
+
+def _error(
+    id: str, exit_code: int, what: str, facts: Facts, hint: str = "", details: tuple[str, ...] = ()
+) -> ErrorInfo:
+    return ErrorInfo(id=id, what=what, serving=serving(facts), hint=hint, exit_code=exit_code, details=details)
+
+
+def _foreign(facts: Facts, host: HostFacts, image: Image) -> ErrorInfo:
+    what = f"{image.name} on {host.name} exists and was not made by this pair; it will not be touched"
+    hint = f"rename it, choose another dataset for {host.name}, or let snaprep set it aside: --isolate-foreign"
+    return _error("target-foreign", 3, what, facts, hint)
+
+
+def _not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
+    needed = f"{direction.needed_ms + policy.undo_ms:.0f} ms" if direction.needed_ms else "not known"
+    what = (
+        f"{direction.kind.upper()}: rounds no longer shrink (last ratio {direction.ratio:.2f}); "
+        f"the budget is {policy.budget_ms} ms, what would work is {needed}"
+    )
+    hint = "a larger --budget, a higher --limit or a faster link, a quieter hour, or --hold to wait for one"
+    return _error("not-converging", 12, what, facts, hint)

@@ -1,0 +1,69 @@
+"""Which snapshot an increment can start from, and into which image it goes.
+
+Invariant: an increment's base is a point that both hosts hold with equal GUIDs in every part, that lies in the history of
+what is sent, and that has never been started since it was received. Identity is the GUID; a name proves nothing, and
+neither does a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snaprep.core.volume import Image, Point, VolumeFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A point in an image's history: its own snapshots, then its origin's up to the fork, and so on."""
+
+    image: str
+    point: Point
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A common point. `source_image` may be an origin of what is sent; `target_image` is where the target holds it."""
+
+    point: Point  # as the source has it
+    source_image: str
+    target_image: str
+    target_point: str  # its name on the target
+    continues: bool  # the target's recv image ends exactly here: receive into it; else into a new clone of the point
+
+
+def history(volume: VolumeFacts, image: Image) -> tuple[Ancestor, ...]:
+    """All points an increment of `image` may start from, newest first."""
+    found: list[Ancestor] = []
+    seen: set[str] = set()
+    current: Image | None = image
+    fork_txg: int | None = None
+    while current is not None and current.name not in seen:
+        seen.add(current.name)
+        found += [
+            Ancestor(current.name, p) for p in reversed(current.points) if fork_txg is None or p.createtxg <= fork_txg
+        ]
+        parent = volume.image(current.origin) if current.origin else None
+        fork = parent.point(current.origin_guid) if parent and current.origin_guid else None
+        fork_txg = fork.createtxg if fork else 0
+        current = parent
+    return tuple(found)
+
+
+def common_base(source: VolumeFacts, sent: Image, target: VolumeFacts, recv_name: str) -> Base | None:
+    """The newest point in `sent`'s history that the target holds anywhere, preferring its recv image.
+
+    A point that only sits in an image which was started is still good: the increment goes into a new clone of the point
+    itself, never onto what the start has changed.
+    """
+    recv = target.image(recv_name)
+    candidates = [recv] if recv else []
+    candidates += [i for i in target.images if i.name != recv_name]
+    for ancestor in history(source, sent):
+        for image in candidates:
+            held = image.point(ancestor.point.guid)
+            if held is None or held.guids != ancestor.point.guids:
+                continue
+            newest = image.newest
+            continues = image.name == recv_name and newest is not None and newest.guid == held.guid
+            return Base(ancestor.point, ancestor.image, image.name, held.name, continues=continues)
+    return None

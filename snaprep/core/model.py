@@ -1,0 +1,219 @@
+"""The facts that `decide` reasons about, and what the operator allows.
+
+Facts are values read from the hosts in one call each. They are never updated in place and go stale: an action names the
+ones it rests on, and the agent checks them again when it acts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from snaprep.core.volume import Image, ImageRole, VolumeFacts
+
+
+class EngineState(StrEnum):
+    """What the database on one host is doing, found without opening it."""
+
+    ABSENT = "absent"  # no database files at the engine's path
+    CLOSED = "closed"  # files are there, no process has them open
+    PRIMARY = "primary"  # open and takes sessions
+    GATED = "gated"  # open, but new client sessions are refused by our gate
+    FROZEN = "frozen"  # open, commits wait
+    WAITING = "waiting"  # armed as a replica, no primary connected yet
+    REPLICA = "replica"  # open and replays what its primary sends
+    UNKNOWN = "unknown"  # a process has the files open, but does not answer
+
+
+OPEN_STATES = frozenset({EngineState.PRIMARY, EngineState.GATED, EngineState.FROZEN})
+REPLICA_STATES = frozenset({EngineState.WAITING, EngineState.REPLICA})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `check`: `level` ok, warn or fail; `hint` says what to do."""
+
+    id: str
+    level: Literal["ok", "warn", "fail"]
+    what: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """Open work of client sessions, looked at before a gate is closed."""
+
+    open: int = 0
+    oldest_s: float = 0.0  # a lower bound: how long we have been seeing it
+    in_doubt: int = 0  # prepared XA transactions
+    of_our_user: int = 0  # foreign sessions that log in as snaprep's user: the gate would not stop them
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    state: EngineState = EngineState.ABSENT
+    version: str = ""
+    server_up: bool = False
+    server_pid: int | None = None
+    position: int | None = None  # the engine's own order: for Derby the log instant
+    position_text: str = ""
+    checkpoint: int | None = None
+    generation: int | None = None  # stamped in the database; None when it cannot be read without opening it
+    replicating: bool = False  # a live connection between primary and replica
+    gate_saved: bool = False  # former values of a gate are stored in the database
+    database_bytes: int = 0
+    transactions: Transactions = field(default_factory=Transactions)
+    note: str = ""  # what the engine said when something is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run that holds this host's lock."""
+
+    run: str
+    verb: str
+    operator: str
+    pid: int
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    name: str
+    boot_id: str = ""
+    clock_s: float = 0.0
+    volume: VolumeFacts | None = None
+    engine: EngineFacts = field(default_factory=EngineFacts)
+    live_name: str = ""  # the configured image
+    held_by: RunInfo | None = None
+    guarded: str = ""  # what the guard keeps at present: "", "frozen", "gated"
+    error: str = ""  # why this host told nothing; empty when it did
+
+    @property
+    def live(self) -> Image | None:
+        return self.volume.image(self.live_name) if self.volume else None
+
+    @property
+    def recv(self) -> Image | None:
+        return self.volume.image(recv_name(self.live_name)) if self.volume else None
+
+    @property
+    def claimed_generation(self) -> int:
+        """The generation stamped in the database, or on the live image; 0 when neither carries one."""
+        if self.engine.generation is not None:
+            return self.engine.generation
+        return int(self.live.properties.get("generation", "0")) if self.live else 0
+
+    @property
+    def claims_primary(self) -> bool:
+        """The live image was last known as the one that takes writes."""
+        return bool(self.live and self.live.properties.get("serves") == "primary")
+
+    @property
+    def has_database(self) -> bool:
+        return self.engine.state is not EngineState.ABSENT or bool(self.live and self.live.properties.get("serves"))
+
+
+def recv_name(live_name: str) -> str:
+    """The image that receives for `live_name`. Nobody ever starts what is in it."""
+    return f"{live_name}.recv"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Both hosts, in the order of the configuration."""
+
+    hosts: tuple[HostFacts, HostFacts]
+
+    def host(self, name: str) -> HostFacts:
+        return self.hosts[0] if self.hosts[0].name == name else self.hosts[1]
+
+    def other(self, name: str) -> HostFacts:
+        return self.hosts[1] if self.hosts[0].name == name else self.hosts[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator allows. Times in milliseconds or seconds as the names say."""
+
+    budget_ms: int = 3000  # the most `blocked` allowed, an undo included
+    undo_ms: int = 1000  # what an undo of the cutover may take
+    freeze: Literal["base", "always", "never"] = "base"
+    freeze_lease_ms: int = 10_000
+    gate_lease_ms: int | None = None  # None: budget and undo together
+    limit_bytes_per_s: int | None = None
+    hold: bool = False
+    hold_pace_s: float = 10.0
+    rounds_max: int = 50
+    cutover_attempts: int = 3
+    transaction_wait_s: float = 60.0  # how long a cutover waits for old transactions before it says so and stops
+    transaction_old_s: float = 5.0
+    floor_bytes: int = 1 << 30  # the source's free space under which the replica is given up
+    source: str | None = None
+    isolate_foreign: bool = False  # the target may set a dataset aside that this pair did not create
+
+    @property
+    def gate_ms(self) -> int:
+        return self.gate_lease_ms if self.gate_lease_ms is not None else self.budget_ms + self.undo_ms
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDone:
+    """What one round measured. Durations in seconds; `dirty_s` is the time in which the delta was written."""
+
+    number: int
+    base_guid: int | None
+    head_guid: int
+    delta_bytes: int
+    send_s: float
+    total_s: float
+    dirty_s: float | None
+    freeze_ms: float = 0.0
+    blocked_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CutoverTried:
+    ok: bool
+    predicted_p50_ms: float
+    predicted_p90_ms: float
+    blocked_ms: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What this run has done so far, as the journal tells it, and what the operator has said since."""
+
+    rounds: tuple[RoundDone, ...] = ()
+    cutovers: tuple[CutoverTried, ...] = ()
+    now_s: float = 0.0  # monotonic, the operator's
+    last_round_end_s: float | None = None
+    held_since_s: float | None = None
+    waiting_since_s: float | None = None  # for old transactions
+    release: bool = False  # `snaprep cutover` was said
+    abort: bool = False
+    refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done
+    settled: bool = False
+    verified: bool = False
+
+
+__all__ = [
+    "OPEN_STATES",
+    "REPLICA_STATES",
+    "CutoverTried",
+    "EngineFacts",
+    "EngineState",
+    "Facts",
+    "Finding",
+    "History",
+    "HostFacts",
+    "Image",
+    "ImageRole",
+    "Policy",
+    "RoundDone",
+    "RunInfo",
+    "Transactions",
+    "recv_name",
+]

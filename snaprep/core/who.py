@@ -1,0 +1,94 @@
+"""Who serves, found by looking: engine state first, then the generation stamped in database and dataset.
+
+The configuration names two hosts, not roles. When looking does not settle it, the answer is an error that shows both
+positions, and the operator's `--source` decides.
+"""
+
+from __future__ import annotations
+
+from snaprep.core.action import Roles
+from snaprep.core.errors import ErrorInfo
+from snaprep.core.model import OPEN_STATES, REPLICA_STATES, EngineState, Facts, HostFacts
+
+
+def who(facts: Facts, wished_source: str | None = None) -> Roles | ErrorInfo:
+    """The roles for a run that needs a serving source."""
+    if wished_source is not None:
+        return _roles(facts, wished_source)
+    candidates = [h for h in facts.hosts if may_serve(h)]
+    if not candidates:
+        return ErrorInfo(
+            id="no-database",
+            what="neither host holds a database of this pair that could serve",
+            serving="nobody serves",
+            hint="check `dataset` and `database` in snaprep.toml; for a first rebuild one host has the live database",
+            exit_code=3,
+            details=tuple(describe(h) for h in facts.hosts),
+        )
+    if len(candidates) == 1:
+        return _roles(facts, candidates[0].name)
+    opened = [h for h in candidates if h.engine.state in OPEN_STATES]
+    newest = max(h.claimed_generation for h in candidates)
+    leading = [h for h in candidates if h.claimed_generation == newest and (h.claims_primary or newest == 0)]
+    if len(opened) == 1 and (opened == leading or not leading):
+        return _roles(facts, opened[0].name)
+    if not opened and len(leading) == 1:
+        return _roles(facts, leading[0].name)
+    return ErrorInfo(
+        id="ambiguous-source",
+        what="both hosts hold a database that could be the right one",
+        serving=", ".join(f"{h.name} is open" for h in opened) or "nobody serves",
+        hint="compare the two positions above, then say which is right: --source HOST; the other is set aside, not lost",
+        exit_code=3,
+        details=tuple(describe(h) for h in facts.hosts),
+    )
+
+
+def may_serve(host: HostFacts) -> bool:
+    """Open for sessions, or closed and not known to be a copy."""
+    if host.engine.state in REPLICA_STATES:
+        return False
+    if host.engine.state in OPEN_STATES:
+        return True
+    if not host.has_database:
+        return False
+    return not (host.live is not None and host.live.properties.get("serves") == "replica")
+
+
+def serving(facts: Facts) -> str:
+    """One sentence on who serves now, for every error and report."""
+    takes = [h.name for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
+    if takes:
+        return f"{' and '.join(takes)} serves" if len(takes) == 1 else f"{' and '.join(takes)} both take sessions"
+    halted = [h for h in facts.hosts if h.engine.state in (EngineState.GATED, EngineState.FROZEN)]
+    if halted:
+        return f"nobody serves: {halted[0].name} is {halted[0].engine.state}"
+    idle = [h for h in facts.hosts if h.engine.state is EngineState.CLOSED and h.engine.server_up and may_serve(h)]
+    if len(idle) == 1 and idle[0].live is not None and idle[0].live.mounted_at:
+        return f"{idle[0].name} serves (idle: the first session opens the database)"
+    unseen = [h.name for h in facts.hosts if h.error]
+    return "nobody serves, as far as can be seen" + (f"; {unseen[0]} cannot be reached" if unseen else "")
+
+
+def describe(host: HostFacts) -> str:
+    """One host's position, as a line under an error."""
+    if host.error:
+        return f"{host.name}: {host.error}"
+    claim = "last known as primary" if host.claims_primary else "no mark of a primary"
+    newest = host.live.newest if host.live else None
+    snapshot = f", newest snapshot {newest.name}" if newest else ""
+    position = f", at {host.engine.position_text}" if host.engine.position_text else ""
+    return f"{host.name}: {host.engine.state}, generation {host.claimed_generation}, {claim}{position}{snapshot}"
+
+
+def _roles(facts: Facts, source: str) -> Roles | ErrorInfo:
+    names = [h.name for h in facts.hosts]
+    if source not in names:
+        return ErrorInfo(
+            id="unknown-host",
+            what=f"{source} is not one of this pair's hosts",
+            hint=f"the hosts are {names[0]} and {names[1]}",
+            exit_code=2,
+        )
+    generation = max(1, *(h.claimed_generation for h in facts.hosts))
+    return Roles(source=source, target=facts.other(source).name, generation=generation)

@@ -1,0 +1,98 @@
+"""The protocol of databases. One room an engine; all pass the same contract suite.
+
+An engine has two halves. `host` runs inside the agent on the database's host and drives the database by its own client.
+`recipe` is pure: it writes the dangerous sequences as data, for the interpreter and for the simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from snaprep.core.model import EngineFacts, Finding
+from snaprep.core.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesced:
+    """Where the engine's log ended when it was shut down clean."""
+
+    position: int
+    position_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What an image holds beyond a position: the commits that the other side never got."""
+
+    since_text: str
+    end_text: str
+    commits: int
+    bytes: int
+
+
+class EngineHost(Protocol):
+    """A database on this host. Each method has a bound and raises SnaprepError with an id."""
+
+    def facts(self) -> EngineFacts: ...
+    def check(self, *, as_target: bool) -> list[Finding]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotPlan:
+    """One snapshot of the source, perhaps frozen."""
+
+    source: str
+    image: str
+    point: str
+    freeze: bool
+    freeze_lease_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutoverPlan:
+    """Everything a cutover needs to know before it begins, so that nothing has to be looked up while writers wait."""
+
+    source: str
+    target: str
+    source_live: str
+    target_live: str
+    target_recv: str
+    warm_point: str  # the newest point on the target, for warming its server
+    point: str  # the final point's name
+    base_guid: int
+    origin: str | None
+    stream: str
+    send_flags: tuple[str, ...]
+    mountpoint: str
+    generation: int
+    budget_ms: int
+    undo_ms: int
+    lease_ms: int
+    replace_live: bool  # the target has a replica at that name already
+    detach: bool  # the source still has the role of a former replication
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOverPlan:
+    """Making one host serve. `fence` names the other host when it can be reached."""
+
+    target: str
+    live: str
+    mountpoint: str
+    recv_point: tuple[str, str] | None  # (image, point) to serve from when there is no live image
+    from_state: str
+    generation: int
+    promotes: bool  # False: it was the primary already and is only opened again
+    fence: str | None
+    fence_live: str
+
+
+class EngineRecipe(Protocol):
+    """The sequences of one engine."""
+
+    def snapshot(self, plan: SnapshotPlan) -> Recipe: ...
+    def prepare(self, plan: CutoverPlan) -> Recipe: ...
+    def cutover(self, plan: CutoverPlan) -> Recipe: ...
+    def take_over(self, plan: TakeOverPlan) -> Recipe: ...

@@ -1,0 +1,128 @@
+"""Derby's dangerous sequences as data. Pure; why each order is as it is stands in docs/derby.md.
+
+* A freeze stands around a snapshot only. `startMaster` on a frozen or busy database hangs it for ever.
+* One shutdown leaves open transactions in the files; the second, after a boot that rolls them back, does not.
+* Nothing commits on the source while `startMaster` is in flight: the gate opens only after it has returned.
+* The replica is armed only on a copy whose log ends where the source's does.
+"""
+
+from __future__ import annotations
+
+from snaprep.core.recipe import Recipe, Ref, Step
+from snaprep.engines.base import CutoverPlan, SnapshotPlan, TakeOverPlan
+
+
+def snapshot(plan: SnapshotPlan) -> Recipe:
+    """One snapshot named `plan.point`; its result is under the key `snapshot`."""
+    take = Step(host=plan.source, op="snapshot", args={"image": plan.image, "name": plan.point})
+    if not plan.freeze:
+        return (take,)
+    thaw = Step(host=plan.source, op="thaw", deadline_s=20)
+    freeze = Step(
+        host=plan.source, op="freeze", args={"lease_ms": plan.freeze_lease_ms}, deadline_s=20, undo=(thaw,), blocks=True
+    )
+    return (freeze, take, thaw)
+
+
+def prepare(plan: CutoverPlan) -> Recipe:
+    """Everything that can be done while writers still write."""
+    source, target = plan.source, plan.target
+    steps = []
+    if plan.detach:
+        steps.append(Step(host=source, op="detach", deadline_s=30))
+    steps.append(Step(host=source, op="gate_prepare", deadline_s=20))
+    if plan.replace_live:
+        steps += [
+            Step(host=target, op="stop_replica", deadline_s=60),
+            Step(host=target, op="withdraw", args={"image": plan.target_live}, deadline_s=60),
+        ]
+    steps.append(
+        Step(
+            host=target,
+            op="warm",
+            args={"image": plan.target_recv, "point": plan.warm_point, "scratch": f"{plan.target_live}.warm"},
+            deadline_s=120,
+        )
+    )
+    begin = {"stream": plan.stream, "image": plan.target_recv, "origin": plan.origin}
+    end = Step(host=target, op="receive_cancel", args={"stream": plan.stream})
+    steps.append(Step(host=target, op="receive_begin", args=begin, undo=(end,)))
+    return tuple(steps)
+
+
+def cutover(plan: CutoverPlan) -> Recipe:
+    """From closing the gate to opening it, with the replica attached in between."""
+    source, target = plan.source, plan.target
+    budget_s = plan.budget_ms / 1000
+    reopen = Step(host=source, op="gate_open", deadline_s=30)
+    withdraw = Step(host=target, op="withdraw", args={"image": plan.target_live}, deadline_s=60)
+    disarm = Step(host=target, op="stop_replica", deadline_s=60)
+    lease = {"lease_ms": plan.lease_ms}
+    sent = {
+        "stream": plan.stream,
+        "image": plan.source_live,
+        "point": plan.point,
+        "base_guid": plan.base_guid,
+        "flags": plan.send_flags,
+    }
+    shown = {
+        "image": plan.target_recv,
+        "point": plan.point,
+        "to": plan.target_live,
+        "mountpoint": plan.mountpoint,
+        "generation": plan.generation,
+    }
+    return (
+        Step(host=source, op="gate_close", args=lease, deadline_s=budget_s, undo=(reopen,), blocks=True),
+        Step(host=source, op="quiesce", deadline_s=budget_s, may_interrupt=False, blocks=True),
+        Step(host=source, op="snapshot", args={"image": plan.source_live, "name": plan.point}, blocks=True),
+        Step(host=source, op="send", args=sent, deadline_s=budget_s, blocks=True),
+        Step(
+            host=target,
+            op="receive_end",
+            args={"stream": plan.stream, "image": plan.target_recv, "guids": Ref("snapshot", "guids")},
+            deadline_s=budget_s,
+            blocks=True,
+        ),
+        Step(host=target, op="present", args=shown, deadline_s=budget_s, undo=(withdraw,), blocks=True),
+        Step(host=target, op="prove", args={"position": Ref("quiesce", "position")}, blocks=True),
+        Step(host=target, op="arm_replica", deadline_s=budget_s, undo=(disarm,), blocks=True),
+        Step(host=source, op="attach", deadline_s=budget_s, may_interrupt=False, undo=(reopen,), blocks=True),
+        Step(host=source, op="gate_open", deadline_s=30, name="open", blocks=True),
+        Step(host=source, op="hold", args={"image": plan.source_live, "point": plan.point}),
+        Step(host=target, op="hold", args={"image": plan.target_recv, "point": plan.point}),
+    )
+
+
+def take_over(plan: TakeOverPlan) -> Recipe:
+    """Promote, open, stamp. The promotion is the point of no return, so nothing after it is undone."""
+    steps = []
+    if plan.fence is not None:
+        steps.append(Step(host=plan.fence, op="fence", args={"image": plan.fence_live}, deadline_s=60))
+    target = plan.target
+    if plan.recv_point is not None:
+        image, point = plan.recv_point
+        shown = {
+            "image": image,
+            "point": point,
+            "to": plan.live,
+            "mountpoint": plan.mountpoint,
+            "generation": plan.generation,
+        }
+        steps.append(Step(host=target, op="present", args=shown, deadline_s=60))
+    else:
+        steps.append(Step(host=target, op="mount", args={"image": plan.live, "mountpoint": plan.mountpoint}))
+    promoted = {
+        "serves": "primary",
+        "generation": str(plan.generation),
+    }
+    steps += [
+        Step(host=target, op="promote", args={"from_state": plan.from_state}, deadline_s=120, may_interrupt=False),
+        Step(host=target, op="gate_open", deadline_s=30),
+        Step(host=target, op="stamp", args={"generation": plan.generation}, deadline_s=30),
+        Step(host=target, op="mark", args={"image": plan.live, "properties": promoted}),
+    ]
+    if plan.promotes:
+        at = {"image": plan.live, "position": Ref("promote", "position")}
+        steps.append(Step(host=target, op="mark_takeover", args=at))
+    return tuple(steps)
