@@ -1,0 +1,243 @@
+"""What a Derby database's files say without booting it, and who has it booted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaprep.engines.derby import log
+
+OS_LOCK = "dbex.lck"  # holds the lock
+LOCK_NOTE = "db.lck"  # names the holder, and is a sign and no lock
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
+
+UNKNOWN_PID = 0
+
+
+class NotADatabase(Exception):
+    """The directory has no service.properties."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFiles:
+    """`log_directory` is where log<N>.dat lie; `format_version` is what log.ctrl says, (10, 14) for 10.14.2.
+
+    `log_unsafe`: the database was written with derby.system.durability=test, so no crash of it can be recovered.
+    """
+
+    directory: Path
+    properties: Mapping[str, str]
+    log_directory: Path
+    log_apart: bool  # a logDevice: the log may lie in another dataset
+    encrypted: bool
+    log_archived: bool  # as at the next boot; the present one may differ
+    format_version: tuple[int, int]
+    log_unsafe: bool
+    log_end: log.LogPosition | None  # None when the log is encrypted
+    jars: tuple[str, ...]  # installed with SQLJ.INSTALL_JAR, replicated by no log
+
+
+def read(directory: Path) -> DatabaseFiles:
+    """All facts of a database in one go. Raises NotADatabase, LogDamaged."""
+    properties = service_properties(directory)
+    log_at = log_directory(directory)
+    encrypted = properties.get("dataEncryption", "").lower() == "true"
+    control = log.control(log_at)
+    return DatabaseFiles(
+        directory=directory,
+        properties=properties,
+        log_directory=log_at,
+        log_apart=log_at.resolve() != (directory / "log").resolve(),
+        encrypted=encrypted,
+        log_archived=properties.get("derby.storage.logArchiveMode", "").lower() == "true",
+        format_version=control.version,
+        log_unsafe=control.unsafe,
+        log_end=None if encrypted else log.log_end(log_at),
+        jars=installed_jars(directory),
+    )
+
+
+def service_properties(directory: Path) -> dict[str, str]:
+    """service.properties as Java reads it: escapes undone, lines joined. Raises NotADatabase."""
+    try:
+        text = (directory / "service.properties").read_text("latin-1")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotADatabase(f"{directory} holds no service.properties") from error
+    text = re.sub(r"(?<!\\)((?:\\\\)*)\\\r?\n[ \t\f]*", r"\1", text)
+    pairs = {}
+    for line in text.splitlines():
+        match = re.match(r"[ \t\f]*(?![#!])((?:[^\\:= \t\f]|\\.)+)[ \t\f]*[:=]?[ \t\f]*(.*)", line)
+        if match:
+            pairs[_unescaped(match[1])] = _unescaped(match[2])
+    return pairs
+
+
+def _unescaped(text: str) -> str:
+    names = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+
+    def plain(match: re.Match[str]) -> str:
+        return chr(int(match[1], 16)) if match[1] else names.get(match[2], match[2])
+
+    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", plain, text)
+
+
+def installed_jars(directory: Path) -> tuple[str, ...]:
+    """Names of the jars stored in the database, relative to its `jar` folder, sorted."""
+    jar = directory / "jar"
+    return tuple(sorted(str(path.relative_to(jar)) for path in _walk(jar) if path.is_file()))
+
+
+def locked_by(directory: Path) -> int | None:
+    """The process that has the database booted, None when there is none.
+
+    Asked is the kernel: who holds the lock on dbex.lck. UNKNOWN_PID when somebody holds it whom this process cannot
+    see: another pid namespace, or another host on a network filesystem.
+    """
+    try:
+        file = os.open(directory / OS_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        kind, pid = _lock_holder(file)
+        if kind == fcntl.F_UNLCK:
+            return None
+        identity = os.fstat(file)
+        holders = [holder for holder in opened_by(identity.st_dev, identity.st_ino) if holder != os.getpid()]
+    finally:
+        os.close(file)
+    # The number means nothing when it was counted in another namespace: believe it only beside an open file.
+    if pid in holders:
+        return pid
+    return holders[0] if len(holders) == 1 else UNKNOWN_PID
+
+
+def _lock_holder(file: int) -> tuple[int, int]:
+    """(kind of lock, pid) of whoever would keep us from locking the whole file for writing."""
+    wish = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, wish))
+    return int(kind), int(pid)
+
+
+def opened_by(device: int, inode: int) -> Iterator[int]:
+    """The processes of this pid namespace that have a file open, by /proc."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and _has_open(process / "fd", device, inode):
+            yield int(process.name)
+
+
+def _has_open(descriptors: Path, device: int, inode: int) -> bool:
+    try:
+        links = list(descriptors.iterdir())
+    except OSError:  # gone, or not ours to see
+        return False
+    for link in links:
+        try:
+            found = link.stat()
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (device, inode):
+            return True
+    return False
+
+
+def remove_lock_files(copy: Path) -> tuple[str, ...]:
+    """Remove the lock files that travelled in a copy; returns what there was.
+
+    Raises BlockingIOError when somebody has this very directory booted: then it is no copy.
+    """
+    holder = locked_by(copy)
+    if holder is not None:
+        raise BlockingIOError(f"{copy} is booted by process {holder or 'out of sight'}")
+    present = tuple(name for name in (LOCK_NOTE, OS_LOCK) if (copy / name).exists())
+    for name in present:
+        (copy / name).unlink()
+    return present
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Bytes that the filesystem gave out, not lengths of files: Derby allocates log ahead, and datasets compress."""
+
+    data_bytes: int
+    log_bytes: int
+    other_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.data_bytes + self.log_bytes + self.other_bytes
+
+
+_USUAL_PLACES = (
+    "/usr/share/java",
+    "/usr/share/derby/lib",
+    "/opt/derby/lib",
+    "/opt/db-derby*/lib",
+    "/usr/lib/derby*/lib",
+)
+
+
+def classpath(jars: Sequence[str] = ()) -> tuple[str, ...]:
+    """The jars of Derby's client: those given, else derbyclient.jar (and what it needs) from the usual places.
+
+    Raises FileNotFoundError when there is none, or when one that was given is not there.
+    """
+    missing = [jar for jar in jars if not Path(jar).is_file()]
+    if missing:
+        raise FileNotFoundError(f"no such jar: {', '.join(missing)}")
+    if jars:
+        return tuple(jars)
+    home = os.environ.get("DERBY_HOME")
+    for place in ((f"{home}/lib",) if home else ()) + _USUAL_PLACES:
+        for folder in sorted(Path("/").glob(place.lstrip("/")), reverse=True):
+            # Since 10.15 the client needs what was split off into derbyshared.jar.
+            found = [folder / name for name in ("derbyclient.jar", "derbyshared.jar") if (folder / name).is_file()]
+            if found and found[0].name == "derbyclient.jar":
+                return tuple(map(str, found))
+    raise FileNotFoundError("derbyclient.jar is in none of the usual places")
+
+
+def version(directory: Path) -> str:
+    """The version of the database's format, "10.14". Raises NotADatabase, LogDamaged."""
+    return ".".join(map(str, read(directory).format_version))
+
+
+def size_bytes(directory: Path) -> int:
+    """What the database occupies, a log kept elsewhere included."""
+    found = sizes(directory, log_directory(directory))
+    return found.total_bytes
+
+
+def log_directory(directory: Path) -> Path:
+    """Where the log files lie: beside the data, or under the logDevice. Raises NotADatabase."""
+    return Path(service_properties(directory).get("logDevice") or directory) / "log"
+
+
+def sizes(directory: Path, log_at: Path) -> Sizes:
+    """Occupied bytes of data (seg0), log and the rest (jars, temporary files)."""
+    data, logs = occupied_bytes(directory / "seg0"), occupied_bytes(log_at)
+    inside = data + (logs if log_at.is_relative_to(directory) else 0)
+    return Sizes(data_bytes=data, log_bytes=logs, other_bytes=max(0, occupied_bytes(directory) - inside))
+
+
+def occupied_bytes(directory: Path) -> int:
+    total = 0
+    for path in _walk(directory):
+        try:
+            found = path.lstat()
+        except FileNotFoundError:  # a database at work makes and removes files
+            continue
+        if stat.S_ISREG(found.st_mode):
+            total += found.st_blocks * 512
+    return total
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            yield Path(folder, name)

@@ -1,0 +1,262 @@
+"""Derby's transaction log, read from its files: where it ends, how much lies between two positions, what committed.
+
+A log file is a header of 24 bytes and then groups: a checksum record that carries length and CRC-32 of what follows,
+then records `int length | long instant | body | int length`. Derby writes a group per flush, allocates a megabyte
+ahead with zeros, and ends a closed file with an int 0. Only whole groups with the right CRC count here, so a scan
+beside a running server sees a prefix of the truth. Encrypted logs cannot be read: their checksum records are secret.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+HEADER_BYTES = 24
+CHECKSUM_BYTES = 37  # the record that opens a group, framing included
+_FRAME_BYTES = 16  # length, instant, length
+_LOG_FORMAT = 128
+_CHECKSUM = bytes.fromhex("00814900000001c501")  # record, group CHECKSUM, no transaction, operation 453, CRC-32
+_CONTROL_FORMAT = b"\x00\x00\x00\x80\x00\x00\x00\x09"
+
+_COMMIT = 0x10  # flag of a record's group
+_BEGIN, _END = 169, 102  # operations that open and end a transaction
+_ROLLBACK_FIRST = 0x10  # status in the opening of an internal transaction: checkpoint, index split
+_ALLOCATE = frozenset({111, 241, 242})  # initialise page, allocate page, create or drop container
+
+
+class LogDamaged(Exception):
+    """There is no log here that Derby would start from."""
+
+
+class LogGone(Exception):
+    """A log file between two ends is missing: Derby deleted it at a checkpoint, or the position is another log's."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LogPosition:
+    """A place in the log: number of the file and bytes from its start. Derby writes both as one `instant`."""
+
+    file: int
+    offset: int
+
+    @property
+    def instant(self) -> int:
+        return self.file << 32 | self.offset
+
+    @classmethod
+    def from_instant(cls, instant: int) -> Self:
+        return cls(instant >> 32, instant & 0xFFFFFFFF)
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.offset}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogControl:
+    """What log.ctrl says. `version` is the database's format, which an upgrade may leave behind the engine's."""
+
+    checkpoint: LogPosition
+    version: tuple[int, int]
+    beta: bool
+    unsafe: bool  # the server ran with derby.system.durability=test: a crash may lose anything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commits:
+    """`count` commits lie after `since`; `first` and `last` are where their records begin; `end` is the log's end."""
+
+    since: LogPosition
+    end: LogPosition
+    count: int
+    first: LogPosition | None
+    last: LogPosition | None
+
+
+def log_files(directory: Path) -> list[int]:
+    """The numbers of the log files that carry a whole header, ascending; to Derby too an empty one is none."""
+    names = (re.fullmatch(r"log([1-9]\d*)\.dat", path.name) for path in directory.iterdir())
+    numbers = sorted(int(match[1]) for match in names if match)
+    return [number for number in numbers if _has_header(_path(directory, number), number)]
+
+
+def log_end(directory: Path) -> LogPosition:
+    """Where Derby, started from these files, goes on: the end of the last whole group in the highest file.
+
+    Raises LogDamaged when there is no log file with a header.
+    """
+    numbers = log_files(directory)
+    if not numbers:
+        raise LogDamaged(f"no log file with a whole header in {directory}")
+    return LogPosition(numbers[-1], _file_end(_path(directory, numbers[-1])))
+
+
+def checkpoint(directory: Path) -> LogPosition:
+    """Where recovery begins to redo. Raises LogDamaged."""
+    return control(directory).checkpoint
+
+
+def control(directory: Path) -> LogControl:
+    """log.ctrl, or its mirror when the first is torn. Raises LogDamaged when neither is whole."""
+    for name in ("log.ctrl", "logmirror.ctrl"):
+        path = directory / name
+        data = path.read_bytes() if path.exists() else b""
+        if len(data) < 48 or not data.startswith(_CONTROL_FORMAT):
+            continue
+        instant, major, minor, _build, flags = struct.unpack_from(">qiiiB", data, 8)
+        (crc,) = struct.unpack_from(">q", data, 40)
+        if zlib.crc32(data[:40]) == crc:
+            return LogControl(
+                checkpoint=LogPosition.from_instant(instant),
+                version=(major, minor),
+                beta=bool(flags & 1),
+                unsafe=bool(flags & 2),
+            )
+    raise LogDamaged(f"neither log.ctrl nor its mirror is whole in {directory}")
+
+
+def bytes_between(directory: Path, a: LogPosition, b: LogPosition) -> int:
+    """Bytes of log after `a` up to `b`, negative when `b` comes first; ends of files and preallocation left out.
+
+    Raises LogGone when a file between them is missing.
+    """
+    if b < a:
+        return -bytes_between(directory, b, a)
+    total, start = 0, a.offset
+    for number in range(a.file, b.file):
+        total += _file_end(_existing(directory, number)) - start
+        start = HEADER_BYTES
+    return total + b.offset - start
+
+
+def count_commits(directory: Path, since: LogPosition) -> Commits:
+    """Count the commits whose record lies after `since`.
+
+    Counted is every COMMIT of a transaction that changed something: never a transaction that only read (Derby logs
+    nothing for it), one that was rolled back or only prepared, an internal one (checkpoint, index split; marked in its
+    opening record), nor one that only allocated pages. Not told apart from a user's are the small transactions that
+    Derby nests for its own catalogs (identity values handed out in blocks, a statement compiled into a catalog, index
+    statistics). So the count is exact for plain inserts, updates and deletes, and otherwise a little too high.
+
+    Raises LogGone when `since` or a file after it is not here, LogDamaged when there is no log.
+    """
+    end = log_end(directory)
+    if since > end:
+        raise LogGone(f"the log ends at {end}, before {since}")
+    open_ones: dict[int, int] = {}  # transaction -> flags seen so far
+    found: list[LogPosition] = []
+    # The file before gives the openings of what was under way at `since`; it may be gone.
+    context = since.file - 1 if _path(directory, since.file - 1).exists() else since.file
+    for number in range(context, end.file + 1):
+        for offset, body in _records(_existing(directory, number)):
+            place = LogPosition(number, offset)
+            if _ends_user_commit(body, open_ones) and place >= since:
+                found.append(place)
+    return Commits(
+        since=since,
+        end=end,
+        count=len(found),
+        first=found[0] if found else None,
+        last=found[-1] if found else None,
+    )
+
+
+_INTERNAL, _BEGUN, _CHANGED = 1, 2, 4
+
+
+def _ends_user_commit(body: bytes, open_ones: dict[int, int]) -> bool:
+    """Follow one record; true when it commits a transaction that counts."""
+    group, at = _compressed_int(body, 2)
+    if body[at : at + 2] == b"\0\0":
+        return False  # a checksum: of no transaction
+    transaction, at = _compressed_long(body, at + 2)
+    operation = body[at] << 8 | body[at + 1]
+    if operation == _BEGIN:
+        status = int.from_bytes(body[at + 2 : at + 6], "big")
+        open_ones[transaction] = _BEGUN | (_INTERNAL if status & _ROLLBACK_FIRST else 0)
+    elif operation == _END:
+        seen = open_ones.pop(transaction, 0)
+        changed = bool(seen & _CHANGED) or not seen & _BEGUN
+        return bool(group & _COMMIT) and changed and not seen & _INTERNAL
+    elif operation not in _ALLOCATE:
+        open_ones[transaction] = open_ones.get(transaction, 0) | _CHANGED
+    return False
+
+
+def _path(directory: Path, number: int) -> Path:
+    return directory / f"log{number}.dat"
+
+
+def _existing(directory: Path, number: int) -> Path:
+    path = _path(directory, number)
+    if not path.exists():
+        raise LogGone(f"{path} does not exist")
+    return path
+
+
+def _has_header(path: Path, number: int) -> bool:
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES:
+        return False
+    found_format, _obsolete, found_number = struct.unpack_from(">iiq", header)
+    return bool(found_format == _LOG_FORMAT and found_number == number)
+
+
+def _groups(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(offset of the first record, records) of each whole group with the right CRC, up to the first that is not."""
+    at = HEADER_BYTES
+    with path.open("rb") as file:
+        file.seek(at)
+        while len(lead := file.read(CHECKSUM_BYTES)) == CHECKSUM_BYTES:
+            length, instant = struct.unpack_from(">iq", lead)
+            if length != 21 or instant & 0xFFFFFFFF != at or lead[12:21] != _CHECKSUM:
+                return
+            data_bytes, crc, length_again = struct.unpack_from(">iqi", lead, 21)
+            if length_again != length or data_bytes < _FRAME_BYTES:
+                return
+            data = file.read(data_bytes)
+            if len(data) < data_bytes or zlib.crc32(data) != crc:
+                return
+            yield at + CHECKSUM_BYTES, data
+            at += CHECKSUM_BYTES + data_bytes
+
+
+def _records(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(offset, body) of each record in whole groups, without the checksum records."""
+    for start, data in _groups(path):
+        at = 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 4], "big")
+            yield start + at, data[at + 12 : at + 12 + length]
+            at += length + _FRAME_BYTES
+
+
+def _file_end(path: Path) -> int:
+    end = HEADER_BYTES
+    for start, data in _groups(path):
+        end = start + len(data)
+    return end
+
+
+def _compressed_int(data: bytes, at: int) -> tuple[int, int]:
+    """Derby's short form: the top bits of the first byte say whether 1, 2 or 4 bytes follow. Returns (value, next)."""
+    first = data[at]
+    if first < 0x40:
+        return first, at + 1
+    if first < 0x80:
+        return (first & 0x3F) << 8 | data[at + 1], at + 2
+    return int.from_bytes(data[at : at + 4], "big") & 0x7FFFFFFF, at + 4
+
+
+def _compressed_long(data: bytes, at: int) -> tuple[int, int]:
+    first = data[at]
+    if first < 0x40:
+        return int.from_bytes(data[at : at + 2], "big"), at + 2
+    if first < 0x80:
+        return int.from_bytes(data[at : at + 4], "big") & 0x3FFFFFFF, at + 4
+    return int.from_bytes(data[at : at + 8], "big") & 0x7FFFFFFFFFFFFFFF, at + 8

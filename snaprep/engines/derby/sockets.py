@@ -1,0 +1,166 @@
+"""Who listens and who talks to whom on this host, without disturbing either; and how to end a talk that is not ours.
+
+Read is /proc/<pid>/net/tcp and tcp6, which show the network namespace of that process, and /proc/<pid>/fd.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import ipaddress
+import os
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_ESTABLISHED, _LISTEN = 0x01, 0x0A
+_PIDFD_GETFD = 438  # the same number on every architecture
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSocket:
+    """One line of the kernel's table. IPv4 addresses that travel in IPv6 sockets are shown as IPv4."""
+
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    state: int
+    inode: int
+
+    def __str__(self) -> str:
+        return f"{self.local}:{self.local_port} - {self.remote}:{self.remote_port}"
+
+
+def listener(port: int, address: str | None = None) -> int | None:
+    """The process that listens on a port, None when nobody does (or nobody whom this user may look at).
+
+    With `address`, only a socket that takes connections to it counts: bound to it or to every address.
+    """
+    wanted = {found.inode for found in _listening(port, address)}
+    if not wanted:
+        return None
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return next((pid for pid in pids if any(inode in wanted for _, inode in _descriptors(pid))), None)
+
+
+def listens(port: int, address: str | None = None) -> bool:
+    """Whether anybody listens, asked of the kernel's table and never by connecting: a slave takes one peer only."""
+    return any(True for _ in _listening(port, address))
+
+
+def _listening(port: int, address: str | None) -> Iterator[TcpSocket]:
+    takes = {address, "0.0.0.0", "::"}  # noqa: S104 (looked for, not bound)
+    for found in _sockets("self"):
+        if found.state == _LISTEN and found.local_port == port and (address is None or found.local in takes):
+            yield found
+
+
+def connections(
+    pid: int, *, remote_port: int | None = None, local_port: int | None = None, remote: str | None = None
+) -> tuple[TcpSocket, ...]:
+    """The established TCP connections of a process that fit every criterion given; none when it is gone."""
+    return tuple(found for _, found in _connections(pid, remote_port, local_port, remote))
+
+
+def connected(pid: int, *, remote_port: int | None = None, local_port: int | None = None) -> bool:
+    """Whether a process has an established connection that fits."""
+    return bool(connections(pid, remote_port=remote_port, local_port=local_port))
+
+
+def cut(
+    pid: int, *, remote_port: int | None = None, local_port: int | None = None, remote: str | None = None
+) -> tuple[TcpSocket, ...]:
+    """Shut down those connections of another process, both ways; its reads end at once. Returns what was cut.
+
+    Works on a process of any user for root; otherwise on one's own, where ptrace is allowed. Raises PermissionError,
+    ProcessLookupError, ValueError when nothing narrows the choice.
+    """
+    if remote_port is None and local_port is None:
+        raise ValueError("cutting every connection of a process is never what is meant")
+    process = os.pidfd_open(pid)
+    try:
+        done = []
+        for descriptor, found in _connections(pid, remote_port, local_port, remote):
+            if _shut_down(process, descriptor, found.inode):
+                done.append(found)
+        return tuple(done)
+    finally:
+        os.close(process)
+
+
+def _shut_down(process: int, descriptor: int, inode: int) -> bool:
+    """False when the descriptor was closed, or stands for another file by now."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    file = libc.syscall(_PIDFD_GETFD, process, descriptor, 0)
+    if file < 0:
+        number = ctypes.get_errno()
+        if number == errno.EBADF:
+            return False
+        raise OSError(number, os.strerror(number))
+    try:
+        if os.fstat(file).st_ino != inode:
+            return False
+        with socket.socket(fileno=os.dup(file)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+    except OSError:  # the peer was quicker
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+def _connections(
+    pid: int, remote_port: int | None, local_port: int | None, remote: str | None
+) -> Iterator[tuple[int, TcpSocket]]:
+    owned = {inode: descriptor for descriptor, inode in _descriptors(pid)}
+    for found in _sockets(str(pid)):
+        if (
+            found.inode in owned
+            and found.state == _ESTABLISHED
+            and remote_port in (None, found.remote_port)
+            and local_port in (None, found.local_port)
+            and remote in (None, found.remote)
+        ):
+            yield owned[found.inode], found
+
+
+def _descriptors(pid: int) -> Iterator[tuple[int, int]]:
+    """(descriptor, inode) of every socket that a process has open."""
+    try:
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # gone, or not ours to see
+        return
+    for link in links:
+        try:
+            match = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()))
+        except OSError:
+            continue
+        if match:
+            yield int(link.name), int(match[1])
+
+
+def _sockets(pid: str) -> Iterator[TcpSocket]:
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{table}").read_text("ascii").splitlines()[1:]
+        except OSError:  # the process is gone, or the kernel has no IPv6
+            continue
+        for line in lines:
+            words = line.split()
+            local, local_port = _address(words[1])
+            remote, remote_port = _address(words[2])
+            yield TcpSocket(local, local_port, remote, remote_port, int(words[3], 16), int(words[9]))
+
+
+def _address(text: str) -> tuple[str, int]:
+    """The kernel prints addresses as 32-bit words in its own byte order, and ports as they are."""
+    digits, port = text.split(":")
+    words = [int(digits[i : i + 8], 16) for i in range(0, len(digits), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    address = ipaddress.ip_address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address), int(port, 16)
