@@ -1,0 +1,359 @@
+"""The state of a run as plain data: sampled once, then drawn by every view and written as JSON.
+
+Units stand at the end of names: `_bytes`, `_ms`, `_bytes_per_s`; names that end in `_at` are seconds since the epoch
+here and RFC 3339 in UTC outside. None means unknown. What `to_json` gives is a promise, kept in docs/json.md.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+from snaprep.core.errors import ErrorInfo
+from snaprep.core.model import Finding, RunInfo
+
+SCHEMA = "snaprep/1"
+
+
+class RunState(StrEnum):
+    """What a run is doing, in the word that users see."""
+
+    PLANNING = "planning"
+    PREPARING = "preparing"  # marks, setting aside, opening what an earlier run has left closed
+    SEEDING = "seeding"
+    ROUND = "round"
+    HELD = "held"
+    CUTTING_OVER = "cutting-over"
+    TAKING_OVER = "taking-over"
+    REFRESHING = "refreshing"
+    VERIFYING = "verifying"
+    SETTLING = "settling"
+    CLEANING = "cleaning"
+    DONE = "done"
+    STOPPED = "stopped"  # can be resumed
+    ABORTED = "aborted"
+    FAILED = "failed"
+
+    @property
+    def words(self) -> str:
+        return self.value.replace("-", " ")
+
+
+FINAL_STATES = frozenset({RunState.DONE, RunState.STOPPED, RunState.ABORTED, RunState.FAILED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundReport:
+    """One stream from source to target. Number 0 is the full send."""
+
+    number: int
+    kind: Literal["full", "delta", "final", "refresh"] = "delta"
+    state: Literal["freezing", "sending", "receiving", "done", "failed"] = "sending"
+    expected_bytes: int | None = None
+    sent_bytes: int = 0
+    rate_bytes_per_s: float | None = None
+    elapsed_ms: float = 0.0
+    freeze_ms: float | None = None  # None: this round froze nothing
+    blocked_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a cutover begun now would block, against what is allowed."""
+
+    budget_ms: float
+    undo_ms: float
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutoverReport:
+    """What the cutover did. `blocked_ms` counts from the last commit before it to the first possible one after it."""
+
+    ok: bool
+    blocked_ms: float
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    position: str = ""  # where both logs ended
+    reason: str = ""  # why it was undone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseReport:
+    name: str  # snapshot on the source
+    guid: int
+    taken_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Something that stays behind on a host, and what it is good for."""
+
+    host: str
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """What one side holds that never reached the other, and where it can be found."""
+
+    host: str
+    where: str  # dataset or snapshot that still holds it
+    since: str = ""  # engine positions
+    until: str = ""
+    commits: int | None = None
+    tail_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that is known of a run at one moment."""
+
+    run: str = ""
+    pair: str
+    verb: str
+    state: RunState = RunState.PLANNING
+    reason: str = ""  # why it is in this state, above all why it waits
+    source: str = ""
+    target: str = ""
+    serves: str | None = None  # the host that serves; None when nobody does
+    serving: str = ""  # the same as a sentence
+    started_at: float | None = None
+    elapsed_ms: float = 0.0
+    rounds: tuple[RoundReport, ...] = ()
+    forecast: Forecast | None = None
+    cutover: CutoverReport | None = None
+    base: BaseReport | None = None
+    source_free_bytes: int | None = None
+    target_free_bytes: int | None = None
+    pinned_bytes: int | None = None  # what the base keeps from being freed on the source
+    limit_bytes_per_s: int | None = None
+    verified: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    lost: tuple[Lost, ...] = ()
+    journal: str = ""
+    error: ErrorInfo | None = None
+    hint: str = ""
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL_STATES
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code if self.error else 0
+
+    @property
+    def current(self) -> RoundReport | None:
+        """The stream on its way."""
+        last = self.rounds[-1] if self.rounds else None
+        return last if last is not None and last.state not in ("done", "failed") else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanStep:
+    """Bytes, time or blocked None: unknown; 0: none."""
+
+    name: str
+    what: str
+    step_bytes: int | None = 0
+    time_ms: float | None = 0.0
+    blocked_ms: float | None = 0.0
+    effect: str = ""  # what clients see: "commits wait", "clients are cut off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    label: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a rebuild would do. `error` is what would stop it."""
+
+    pair: str
+    engine: str = ""
+    source: str = ""
+    target: str = ""
+    source_dataset: str = ""
+    target_dataset: str = ""
+    serves: str | None = None
+    serving: str = ""
+    facts: tuple[Fact, ...] = ()
+    steps: tuple[PlanStep, ...] = ()
+    forecast: Forecast | None = None
+    warnings: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    risks: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+    hint: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code if self.error else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostStatus:
+    name: str
+    role: Literal["primary", "replica", "other", "unknown"] = "unknown"
+    engine_state: str = ""
+    generation: int | None = None
+    position: str = ""
+    replicating: bool = False
+    server_up: bool = False
+    dataset: str = ""
+    mounted_at: str = ""
+    newest: str = ""  # newest snapshot of ours
+    store_health: str = ""
+    free_bytes: int | None = None
+    pinned_bytes: int | None = None
+    guarded: str = ""  # "frozen" or "gated" while the guard keeps it so
+    held_by: RunInfo | None = None
+    error: str = ""  # why this host told nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the pair stands. `error` is set when somebody has to act: nobody serves, a gate was left closed, ..."""
+
+    pair: str
+    serves: str | None = None
+    serving: str = ""
+    hosts: tuple[HostStatus, ...] = ()
+    base: BaseReport | None = None
+    replication: str = ""  # a sentence: attached, broken, none
+    last_run: str = ""
+    last_verb: str = ""
+    last_state: str = ""
+    resumable: bool = False
+    warnings: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    journal: str = ""
+    error: ErrorInfo | None = None
+    hint: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return self.error.exit_code if self.error else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostChecks:
+    host: str  # "" for what belongs to both
+    role: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    pair: str
+    serves: str | None = None
+    serving: str = ""
+    hosts: tuple[HostChecks, ...] = ()
+
+    def count(self, level: Literal["ok", "warn", "fail"]) -> int:
+        return sum(f.level == level for h in self.hosts for f in h.findings)
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.count("fail") else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOverQuestion:
+    """What is said before anyone is asked to take over."""
+
+    target: str
+    loss: tuple[str, ...]  # what may be lost, and how that is known
+    not_fenced: tuple[str, ...] = ()  # what cannot be kept from writing to the other side
+
+
+Document: TypeAlias = Report | Plan | Status | CheckReport
+
+_KINDS: dict[type, str] = {Report: "report", Plan: "plan", Status: "status", CheckReport: "check"}
+
+
+def to_json(value: Document) -> dict[str, Any]:
+    """The document of `--json`, ready for `json.dumps`."""
+    return {"schema": SCHEMA, "kind": _KINDS[type(value)], **_object(value), "exit_code": value.exit_code}
+
+
+def error_to_json(error: ErrorInfo) -> dict[str, Any]:
+    """The document of `--json` for a command that ended before it had anything else to show."""
+    return {
+        "schema": SCHEMA,
+        "kind": "error",
+        "serving": error.serving,
+        "error": _object(error),
+        "exit_code": error.exit_code,
+    }
+
+
+def rfc3339(epoch_s: float) -> str:
+    """UTC with milliseconds."""
+    moment = dt.datetime.fromtimestamp(epoch_s, tz=dt.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def plain(value: object, name: str = "") -> Any:  # noqa: ANN401 (whatever json.dumps takes)
+    """Any value of this module as JSON's own types; `name` is the field it stands in and decides on the unit."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return _object(value)
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(k): plain(v, str(k)) for k, v in value.items()}
+    if isinstance(value, tuple | list | frozenset | set):
+        items = sorted(value, key=str) if isinstance(value, frozenset | set) else value
+        return [plain(v) for v in items]
+    if isinstance(value, int | float):
+        return _number(value, name)
+    return str(value)
+
+
+def _object(value: object) -> dict[str, Any]:
+    assert is_dataclass(value)
+    return {f.name: plain(getattr(value, f.name), f.name) for f in fields(value)}
+
+
+def _number(value: float, name: str) -> int | float | str:
+    if name.endswith("_at"):
+        return rfc3339(value)
+    if name.endswith("guid"):
+        return str(value)  # 64 bits: more than a JSON reader keeps
+    if name.endswith(("_bytes", "_bytes_per_s")):
+        return round(value)
+    if isinstance(value, float):
+        return round(value, 1)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is new between two samples: the kinds of event that views and `--events` derive from reports."""
+
+    event: Literal["state", "round", "forecast", "serving"]
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def changes(before: Report | None, after: Report) -> tuple[Change, ...]:
+    """What happened between two samples of one run. The order is the order in which it is told."""
+    found: list[Change] = []
+    if before is None or (before.state, before.reason) != (after.state, after.reason):
+        found.append(Change("state", {"state": after.state.value, "reason": after.reason}))
+    told = {(r.number, r.kind): r.state for r in before.rounds} if before else {}
+    found += [Change("round", _object(r)) for r in after.rounds if told.get((r.number, r.kind)) != r.state]
+    if after.forecast is not None and (before is None or before.forecast != after.forecast):
+        found.append(Change("forecast", _object(after.forecast)))
+    if before is None or before.serving != after.serving:
+        found.append(Change("serving", {"serves": after.serves, "serving": after.serving}))
+    return tuple(found)
