@@ -167,7 +167,7 @@ class Host(Node):
         """
         for line in Path(f"/proc/{self.pid}/mounts").read_text().splitlines():
             _, path, kind, *_ = line.split()
-            if kind == "fuse":
+            if kind == "fuse.zfs":  # dead mounts of the daemon before
                 self.run(["umount", "-l", path])
         socket = self.inside("/run/zfs/zfs_socket")
         socket.unlink(missing_ok=True)

@@ -39,16 +39,16 @@ def wait_until(done: Callable[[], object], what: str, timeout_s: float) -> None:
 
 def child_of(pid: int) -> int | None:
     """The pid of the one child of process `pid`, as seen from outside; None when there is none (yet)."""
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
+    for name in os.listdir("/proc"):  # noqa: PTH208 - looked at often, and three times as fast
+        if name.isdigit():
             try:
-                stat = Path(entry.path, "stat").read_text()
+                stat = Path("/proc", name, "stat").read_text()
             except (FileNotFoundError, ProcessLookupError):
                 continue
             # The command's name stands in brackets and may itself hold spaces and brackets.
             state, parent = stat.rpartition(")")[2].split()[:2]
             if int(parent) == pid and state != "Z":
-                return int(entry.name)
+                return int(name)
     return None
 
 

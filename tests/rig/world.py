@@ -19,7 +19,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.rig import network
 from tests.rig.host import DERBY_PORT, Host, make_ssh_key
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PREFIX = "rig-"
 OPERATOR = "operator"
+DERBY_UID = 900
 RELAY = Path(__file__).with_name("relay.py")
 
 
@@ -62,10 +63,13 @@ class World:
         pool_mb: int = 4096,
         derby: bool = True,
         derby_heap_mb: int = 256,
+        derby_uids: Sequence[int] | None = None,
     ) -> Self:
         """A running world in a fresh directory below `parent` (default: the temporary directory). `derby`
-        says whether the hosts start Derby at boot. Raises RigError; then nothing is left.
+        says whether the hosts start Derby at boot; `derby_uids` gives its user another number on each
+        host. Raises RigError; then nothing is left.
         """
+        derby_uids = derby_uids or [DERBY_UID] * len(names)
         parent = Path(tempfile.gettempdir()) if parent is None else parent
         sweep(parent)
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
@@ -77,9 +81,9 @@ class World:
                 pool_mb=pool_mb,
                 derby_heap_mb=derby_heap_mb,
                 derby_autostart=derby,
-                derby_uid=900 + number,
+                derby_uid=uid,
             )
-            for number, name in enumerate(names)
+            for name, uid in zip(names, derby_uids, strict=True)
         ]
         world = cls(directory, hosts, _operator(directory / OPERATOR))
         try:
@@ -221,7 +225,7 @@ class World:
         """
         return self.directory / "ssh_config"
 
-    def testinfra(self, name: str) -> object:
+    def testinfra(self, name: str) -> Any:  # noqa: ANN401 - the package has no types
         """The host as pytest-testinfra sees it through ssh."""
         import testinfra  # noqa: PLC0415 - needed by tests only; the rig runs without it
 
