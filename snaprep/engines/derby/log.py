@@ -26,7 +26,7 @@ _CONTROL_FORMAT = b"\x00\x00\x00\x80\x00\x00\x00\x09"
 _COMMIT = 0x10  # flag of a record's group
 _BEGIN, _END = 169, 102  # operations that open and end a transaction
 _ROLLBACK_FIRST = 0x10  # status in the opening of an internal transaction: checkpoint, index split
-_ALLOCATE = frozenset({111, 241, 242})  # initialise page, allocate page, create or drop container
+_SPACE = frozenset({97, 111, 113, 241, 242, 287})  # pages allocated, initialised, freed; files made; room given back
 
 
 class LogDamaged(Exception):
@@ -136,11 +136,12 @@ def bytes_between(directory: Path, a: LogPosition, b: LogPosition) -> int:
 def count_commits(directory: Path, since: LogPosition) -> Commits:
     """Count the commits whose record lies after `since`.
 
-    Counted is every COMMIT of a transaction that changed something: never a transaction that only read (Derby logs
-    nothing for it), one that was rolled back or only prepared, an internal one (checkpoint, index split; marked in its
-    opening record), nor one that only allocated pages. Not told apart from a user's are the small transactions that
-    Derby nests for its own catalogs (identity values handed out in blocks, a statement compiled into a catalog, index
-    statistics). So the count is exact for plain inserts, updates and deletes, and otherwise a little too high.
+    Counted is every COMMIT of a transaction that changed something: never one that only read (Derby logs nothing for
+    it), was rolled back or only prepared, is internal (checkpoint, index split; marked in its opening record), or only
+    moved space about (pages allocated, room given back after an update). Not told apart from a user's are the small
+    transactions that Derby nests for its own catalogs: identity values handed out in blocks, a statement compiled into
+    a catalog, index statistics brought up to date in the background. So the count is exact for plain inserts, updates
+    and deletes without those, and otherwise a little too high, never too low.
 
     Raises LogGone when `since` or a file after it is not here, LogDamaged when there is no log.
     """
@@ -182,7 +183,7 @@ def _ends_user_commit(body: bytes, open_ones: dict[int, int]) -> bool:
         seen = open_ones.pop(transaction, 0)
         changed = bool(seen & _CHANGED) or not seen & _BEGUN
         return bool(group & _COMMIT) and changed and not seen & _INTERNAL
-    elif operation not in _ALLOCATE:
+    elif operation not in _SPACE:
         open_ones[transaction] = open_ones.get(transaction, 0) | _CHANGED
     return False
 
