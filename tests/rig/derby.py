@@ -68,7 +68,8 @@ def create_bank(
 
 def build(size_mb: int) -> Path:
     """A directory that holds `bank`, from the cache or made now."""
-    ready = java.cache_directory() / f"bank-{size_mb}mb-{java.version()}"
+    version = java.version(*(source for source in java.SOURCES if source.stem == "Bank"))
+    ready = java.cache_directory() / f"bank-{size_mb}mb-{version}"
     if not ready.exists():
         with tempfile.TemporaryDirectory(dir=java.cache_directory()) as fresh:
             place = Path(fresh, "home")

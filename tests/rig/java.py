@@ -28,16 +28,15 @@ def cache_directory() -> Path:
     return path
 
 
-@cache
-def version() -> str:
-    """Of the programs: changes with any of their sources."""
-    return hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:16]
+def version(*sources: Path) -> str:
+    """Of a program: changes with any of its sources."""
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
 @cache
 def classes() -> Path:
     """The directory of the compiled programs. Raises RigError when they do not compile."""
-    ready = cache_directory() / f"classes-{version()}"
+    ready = cache_directory() / f"classes-{version(*SOURCES)}"
     if not ready.exists():
         with tempfile.TemporaryDirectory(dir=cache_directory()) as fresh:
             compile_ = ["javac", "-Xlint:all", "-Werror", "-d", f"{fresh}/classes", *map(str, SOURCES)]

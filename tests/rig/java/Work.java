@@ -8,12 +8,12 @@ import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import java.util.Random;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.locks.LockSupport;
 
 /**
@@ -31,8 +31,9 @@ public final class Work {
     private final Map<String, String> settings;
     private final String[] urls;
     private final FileOutputStream record;
-    private final List<Client> clients = new ArrayList<>();
+    private final List<Client> clients = new CopyOnWriteArrayList<>();
     private volatile boolean stopping;
+    private volatile long reads; // there is one reader
 
     private Work(Map<String, String> settings) throws IOException {
         this.settings = settings;
@@ -54,11 +55,10 @@ public final class Work {
         DriverManager.setLoginTimeout(Math.max(1, number("stall_ms") / 1000));
         int writers = number("writers");
         for (int i = 0; i < writers; i++) {
-            clients.add(new Writer(number("first_writer") + i));
+            clients.add(new Writer(number("first_writer") + i, 1, 0));
         }
-        Reader reader = new Reader();
         if (number("reader") == 1) {
-            clients.add(reader);
+            clients.add(new Reader(0));
         }
         for (Client client : clients) {
             client.start();
@@ -73,7 +73,7 @@ public final class Work {
         for (Client client : clients) {
             client.join(2L * number("stall_ms"));
         }
-        write("R " + reader.reads + "\n");
+        write("R " + reads + "\n");
         System.exit(0); // a client that hangs in the driver must not keep the process
     }
 
@@ -89,13 +89,21 @@ public final class Work {
         }
     }
 
-    /** Gives up on connections whose peer says nothing: a host without power sends no reset. */
+    /**
+     * Puts a new client in the place of one whose peer says nothing: a host without power sends no reset, and
+     * the driver has neither a timeout nor an abort() that does without the peer.
+     */
     private void watch() {
         long stallNs = number("stall_ms") * 1_000_000L;
         while (true) {
             LockSupport.parkNanos(WATCH_MS * 1_000_000L);
             for (Client client : clients) {
-                client.abortIfStalled(stallNs);
+                if (client.giveUp(stallNs)) {
+                    Client fresh = client.successor();
+                    clients.remove(client);
+                    clients.add(fresh);
+                    fresh.start();
+                }
             }
         }
     }
@@ -104,10 +112,13 @@ public final class Work {
         final Random random = new Random();
         Connection connection;
         int url;
-        private volatile Connection watched;
-        private volatile long busySinceNs;
+        private long busySinceNs;
+        private boolean busy;
+        private boolean inTransaction;
+        private boolean abandoned;
 
-        Client() {
+        Client(int url) {
+            this.url = url % urls.length;
             setDaemon(true);
         }
 
@@ -117,17 +128,22 @@ public final class Work {
 
         abstract void failed(SQLException e);
 
+        /** Who goes on when this client was given up; also says what became of its transaction. */
+        abstract Client successor();
+
         @Override
         public void run() {
-            while (!stopping) {
+            while (!stopping && !isAbandoned()) {
                 try {
                     if (connection == null) {
                         connect();
                     }
                     once();
                 } catch (SQLException e) {
-                    failed(e);
-                    recover(e);
+                    if (done()) {
+                        failed(e);
+                        recover(e);
+                    }
                 }
             }
         }
@@ -138,9 +154,11 @@ public final class Work {
                 who.setProperty("user", settings.get("user"));
                 who.setProperty("password", settings.get("password"));
             }
+            begin(false);
             connection = DriverManager.getConnection(urls[url], who);
             connection.setAutoCommit(false);
             prepare();
+            done();
         }
 
         /** A deadlock or a lock timeout (40...) leaves the connection as it is; else the next address. */
@@ -159,38 +177,54 @@ public final class Work {
             LockSupport.parkNanos(number("backoff_ms") * 1_000_000L);
         }
 
+        /** The driver refuses to close() within a transaction, and abort() may wait for a dead peer. */
         private void drop() {
             Connection old = connection;
             connection = null;
             if (old != null) {
-                // The driver refuses to close within a transaction; abort() does not ask.
-                abort(old);
+                Thread closing = new Thread(() -> {
+                    try {
+                        old.abort(Runnable::run);
+                    } catch (SQLException e) {
+                        return; // it was broken before; nothing depends on it any more
+                    }
+                });
+                closing.setDaemon(true);
+                closing.start();
             }
         }
 
-        void begin() {
+        /** Throws when this client was given up: its successor has the rest of the work. */
+        synchronized void begin(boolean transaction) throws SQLException {
+            if (abandoned) {
+                throw new SQLException("given up");
+            }
             busySinceNs = System.nanoTime();
-            watched = connection;
+            busy = true;
+            inTransaction = transaction;
         }
 
-        void done() {
-            watched = null;
-        }
-
-        void abortIfStalled(long stallNs) {
-            Connection stalled = watched;
-            if (stalled != null && System.nanoTime() - busySinceNs > stallNs) {
-                watched = null;
-                abort(stalled);
+        /** False when this client was given up: then what it did since `begin` must not be recorded. */
+        synchronized boolean done() {
+            if (!abandoned) {
+                busy = false;
+                inTransaction = false;
             }
+            return !abandoned;
         }
 
-        private void abort(Connection which) {
-            try {
-                which.abort(Runnable::run);
-            } catch (SQLException e) {
-                failed(e);
-            }
+        /** Of a client that was given up: whether that was within a transaction. */
+        synchronized boolean wasInTransaction() {
+            return inTransaction;
+        }
+
+        synchronized boolean isAbandoned() {
+            return abandoned;
+        }
+
+        synchronized boolean giveUp(long stallNs) {
+            abandoned |= busy && System.nanoTime() - busySinceNs > stallNs;
+            return abandoned;
         }
     }
 
@@ -200,13 +234,15 @@ public final class Work {
         private final long intervalNs;
         private PreparedStatement insert;
         private PreparedStatement update;
-        private long seq = 1;
+        private volatile long seq;
         private long dueNs = System.nanoTime();
         private boolean committing;
-        private long startNs;
+        private volatile long startNs;
 
-        Writer(int writer) {
+        Writer(int writer, long seq, int url) {
+            super(url);
             this.writer = writer;
+            this.seq = seq;
             double rate = Double.parseDouble(settings.get("rate"));
             this.intervalNs = rate > 0 ? (long) (1e9 * number("writers") / rate) : 0;
         }
@@ -222,26 +258,36 @@ public final class Work {
             pace();
             startNs = System.nanoTime();
             committing = false;
-            begin();
-            try {
-                int one = random.nextInt(accounts);
-                int other = random.nextInt(accounts);
-                int amount = random.nextInt(100);
-                insert.setInt(1, writer);
-                insert.setLong(2, seq);
-                insert.setInt(3, one);
-                insert.setInt(4, amount);
-                insert.setString(5, "moved by writer " + writer + " in its transaction " + seq);
-                insert.executeUpdate();
-                // In the order of the accounts, so that writers never wait for each other in a circle.
-                add(Math.min(one, other), amount);
-                add(Math.max(one, other), -amount);
-                committing = true;
-                connection.commit();
-                outcome("A");
-            } finally {
-                done();
+            begin(true);
+            int one = random.nextInt(accounts);
+            int other = random.nextInt(accounts);
+            int amount = random.nextInt(100);
+            insert.setInt(1, writer);
+            insert.setLong(2, seq);
+            insert.setInt(3, one);
+            insert.setInt(4, amount);
+            insert.setString(5, "moved by writer " + writer + " in its transaction " + seq);
+            insert.executeUpdate();
+            // In the order of the accounts, so that writers never wait for each other in a circle.
+            add(Math.min(one, other), amount);
+            add(Math.max(one, other), -amount);
+            if (isAbandoned()) {
+                return;
             }
+            committing = true;
+            connection.commit();
+            if (done()) {
+                outcome("A");
+            }
+        }
+
+        /** A transaction that hangs may still be committed one day: its outcome is unknown. */
+        @Override
+        Client successor() {
+            if (wasInTransaction()) {
+                outcome("U");
+            }
+            return new Writer(writer, seq, url + 1);
         }
 
         private void add(int account, int amount) throws SQLException {
@@ -280,7 +326,15 @@ public final class Work {
     private final class Reader extends Client {
         private final int accounts = number("accounts");
         private PreparedStatement select;
-        private volatile long reads;
+
+        Reader(int url) {
+            super(url);
+        }
+
+        @Override
+        Client successor() {
+            return new Reader(url + 1);
+        }
 
         @Override
         void prepare() throws SQLException {
@@ -290,17 +344,15 @@ public final class Work {
         @Override
         void once() throws SQLException {
             int from = random.nextInt(accounts);
-            begin();
-            try {
-                select.setInt(1, from);
-                select.setInt(2, from + 100);
-                try (ResultSet rows = select.executeQuery()) {
-                    rows.next();
-                }
-                connection.commit();
+            begin(true);
+            select.setInt(1, from);
+            select.setInt(2, from + 100);
+            try (ResultSet rows = select.executeQuery()) {
+                rows.next();
+            }
+            connection.commit();
+            if (done()) {
                 reads++;
-            } finally {
-                done();
             }
             LockSupport.parkNanos(5_000_000L);
         }
