@@ -17,6 +17,7 @@ class ImageRole(StrEnum):
     LIVE = "live"  # at the path that the engine opens
     RECV = "recv"  # received into, never started
     ISOLATED = "isolated"  # set aside, never started again, never destroyed by a run
+    SCRATCH = "scratch"  # a throwaway clone: to warm a server, to verify; destroyed when done
     FOREIGN = "foreign"  # carries no mark of this pair
 
 
@@ -42,6 +43,7 @@ class Image:
     name: str
     role: ImageRole
     parts: tuple[str, ...] = ()
+    ours: bool = False  # a run of this pair created it, so a run may destroy it; being marked alone is not enough
     points: tuple[Point, ...] = ()  # by createtxg, oldest first; only complete ones (in every part)
     origin: str | None = None  # the image whose point this one is a clone of
     origin_guid: int | None = None
@@ -51,9 +53,12 @@ class Image:
     read_only: bool = False
     used_bytes: int = 0  # what the image and its snapshots occupy, shared blocks counted once
     referenced_bytes: int = 0
-    written_bytes: int = 0  # written since the newest point
+    written_bytes: int | None = None  # written since the newest point; None where the filesystem cannot say
     pinned_bytes: int = 0  # held only by snapshots
     properties: dict[str, str] = field(default_factory=dict)  # snaprep:* without the prefix
+    tuning: dict[str, str] = field(default_factory=dict)  # set here and worth having on a copy: recordsize, atime, ...
+    fragments: tuple[str, ...] = ()  # names of snapshots that only some of the parts have
+    strangers: tuple[str, ...] = ()  # datasets below it that are not configured as parts, relative
     resume_token: str | None = None
     in_use_by: tuple[str, ...] = ()  # processes that have files of it open, "pid name"
 

@@ -6,20 +6,11 @@ wire; they take and return the values of `snaprep.core.volume` and raise `Snapre
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from snaprep.core.errors import SnaprepError
 from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
-
-
-@dataclass(frozen=True, slots=True)
-class StreamPart:
-    """One part's stream: `part` is "" for the root, else the child's relative name."""
-
-    part: str
-    process: subprocess.Popen[bytes]
 
 
 class Volume(Protocol):
@@ -27,6 +18,9 @@ class Volume(Protocol):
 
     def facts(self, *, deadline_s: float = 20) -> VolumeFacts:
         """Everything about the pair's images. Raises `volume-unavailable`, `unknown-dataset`."""
+
+    def free_bytes(self) -> int:
+        """What could still be written where the images are; cheap enough to watch."""
 
     def snapshot(self, image: str, name: str) -> Point:
         """One atomic snapshot of all parts. Raises `no-space`, `unknown-dataset`, `snapshot-exists`."""
@@ -37,7 +31,7 @@ class Volume(Protocol):
     def release(self, image: str, point: str) -> None:
         """Release the pair's hold. Not held, or gone, is fine."""
 
-    def estimate_bytes(self, image: str, point: str, base_guid: int | None) -> int | None:
+    def estimate_bytes(self, image: str, point: str, base_guid: int | None, *, flags: Sequence[str] = ()) -> int | None:
         """The size of the stream, or None where the filesystem cannot say."""
 
     def written_bytes(self, image: str) -> int | None:
@@ -52,19 +46,52 @@ class Volume(Protocol):
         flags: Sequence[str] = (),
         token: str | None = None,
     ) -> list[tuple[str, list[str]]]:
-        """(part, argv) of the programs that write the streams, in the order in which they must be sent."""
+        """(part, argv) of the programs that write the streams, in the order in which they must be sent.
+
+        `part` is "" for the root, else the child's relative name. A part may occur more than once: each of its streams
+        goes into a receive of its own, and only the first of them may create the target. Empty when the base is the
+        point itself. Raises `base-missing`.
+        """
+
+    def can_resume(self, token: str) -> bool:
+        """Whether what an interrupted receive wants to go on with is still here."""
 
     def open_receive(self, image: str, part: str, *, origin: str | None, resumable: bool) -> list[str]:
-        """argv of the program that reads one part's stream into `image`; never mounts, never forces."""
+        """argv of the program that reads one part's stream into `image`; never mounts, never forces.
 
-    def received(self, image: str, point: str) -> Point:
-        """Read back a received point. Raises `receive-incomplete` when it is not there in every part."""
+        `origin` is the full name of the root's point that a new image starts from, for an increment whose base lives in
+        another image. Raises `not-ours`, `recv-mounted`.
+        """
+
+    def received(
+        self, image: str, point: str, guids: Sequence[int] = (), *, tuning: Mapping[str, str] | None = None
+    ) -> Point:
+        """Read back a received point, and close a new image: marked, read-only, never mounted by itself.
+
+        Call it after every receive, with the GUIDs that the source says. `tuning` is the source image's, for a new one.
+        Raises `receive-incomplete` when the point is not there in every part, or is another.
+        """
+
+    def stream_failed(self, status: int, stderr: str) -> SnaprepError:
+        """The error for a program of `open_send` or `open_receive` that ended with `status` and said `stderr`.
+
+        `stream-damaged`, `no-space`, `target-modified`, `base-missing`, `base-missing-on-target`, `partial-receive`.
+        """
+
+    def adopt(self, image: str, role: ImageRole) -> None:
+        """Mark an image that exists, such as the database's own: known to the pair, still not ours to destroy.
+
+        Raises `not-ours` when another pair has marked it.
+        """
 
     def discard_partial(self, image: str) -> None:
         """Throw away the state of an interrupted receive (a stale resume token)."""
 
     def clone(self, image: str, point: str, to: str, *, mountpoint: str | None, role: ImageRole) -> Image:
-        """A writable clone, marked with the pair and `role`; mounted at `mountpoint` unless that is None."""
+        """A writable clone, marked with the pair and `role`; mounted at `mountpoint` unless that is None.
+
+        A clone that a kill left without all its parts is completed. Raises `dataset-exists`, `mountpoint-taken`.
+        """
 
     def rename(self, image: str, to: str) -> None:
         """Unmount and rename an image with its children. Raises `dataset-busy` with the processes that hold it."""
@@ -82,13 +109,19 @@ class Volume(Protocol):
         """Whether the image comes up by itself at boot."""
 
     def destroy_point(self, image: str, point: str) -> None:
-        """Destroy one snapshot that this pair created, in every part. Gone already is fine; never recursive."""
+        """Destroy one snapshot that this pair created, in every part. Gone already is fine; never recursive.
+
+        Raises `not-ours`, `point-held`, `has-dependents`.
+        """
 
     def destroy_image(self, image: str) -> None:
         """Destroy an image that this pair's runs created, and its own snapshots; refuses when something depends on it.
 
-        Raises `not-ours`, `dataset-busy`, `has-dependents`.
+        Raises `not-ours`, `dataset-busy`, `point-held`, `has-dependents`. Gone already is fine.
         """
 
     def promote(self, image: str) -> None:
-        """Make a clone independent of its origin, so that the origin can go."""
+        """Make a clone independent of its origin, so that the origin can go. Independent already is fine."""
+
+    def chown_tree(self, image: str, user: str, group: str) -> int:
+        """Give the database's files to these names where their numbers differ from the other host's; how many."""

@@ -1,0 +1,114 @@
+"""What the `zfs` command says when it refuses, as our error ids.
+
+The words differ a little between versions; the patterns are the parts that have been stable since OpenSolaris. They are
+matched in order, against English messages (programs run with LC_ALL=C).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from snaprep.agent.process import CommandFailed, CommandMissing, CommandTimeout
+from snaprep.core.errors import CheckFailed, SnaprepError
+
+
+class Kind(NamedTuple):
+    pattern: re.Pattern[str]
+    id: str
+    hint: str
+
+
+def _kind(pattern: str, id: str, hint: str = "") -> Kind:
+    return Kind(re.compile(pattern, re.IGNORECASE | re.DOTALL), id, hint)
+
+
+KINDS: tuple[Kind, ...] = (
+    _kind(
+        r"connecting to zfs|zfs-fuse.*running|/dev/zfs|internal error: failed to initialize"
+        r"|modules are not loaded|libzfs.*initiali[sz]e|cannot connect to the zfs|unable to open /dev/zfs",
+        "volume-unavailable",
+        "Is the ZFS module loaded, or the zfs-fuse service started?",
+    ),
+    _kind(r"permission denied|must be (super)?user|insufficient privileges", "not-permitted", "Run as root."),
+    _kind(r"pool I/O is currently suspended|pool is faulted", "volume-unavailable", "See `zpool status`."),
+    _kind(r"out of space|no space left|quota exceeded", "no-space", "Free space in the pool, or enlarge it."),
+    _kind(
+        r"partially[- ]complete state|resume state|resuming stream.*token|contains partially-complete",
+        "partial-receive",
+        "An interrupted receive is in the way; it can be resumed or discarded.",
+    ),
+    _kind(
+        r"has been modified\s+since most recent snapshot",
+        "target-modified",
+        "Somebody started or wrote what is only received. It is set aside, and the next run starts from an older base.",
+    ),
+    _kind(
+        r"most recent snapshot of .* does not\s+match incremental source|local origin for clone .* does not exist"
+        r"|cannot receive incremental stream: .*does not exist|incremental stream.*origin.*not found",
+        "base-missing-on-target",
+        "Observe again: another common snapshot may do.",
+    ),
+    _kind(
+        r"incremental source.*does not exist|not an earlier snapshot from the same fs"
+        r"|incremental source must be in same filesystem|could not send .*: does not exist|no longer the same snapshot",
+        "base-missing",
+        "Observe again: the snapshot was destroyed, or belongs to another dataset.",
+    ),
+    _kind(
+        r"invalid (backup )?stream|checksum mismatch|failed to read from stream|bad magic|incomplete stream"
+        r"|stream is truncated|unknown error 1040",
+        "stream-damaged",
+        "The stream was cut or changed on its way; the target is as before. The round is repeated.",
+    ),
+    _kind(
+        r"unsupported (feature|version)|stream has unsupported|pool must be upgraded",
+        "feature-mismatch",
+        "The target's ZFS cannot read this stream: the flags are chosen from what both can do.",
+    ),
+    _kind(r"must specify -F to overwrite|destination '?.*'? exists", "dataset-exists"),
+    _kind(r"dependent clones|has children", "has-dependents", "Promote the clone that depends on it first."),
+    _kind(r"cannot create snapshot.*already exists", "snapshot-exists"),
+    _kind(r"cannot promote.*(already exists|conflict)", "snapshot-exists"),
+    _kind(r"already exists", "dataset-exists"),
+    _kind(
+        r"directory is not empty|mountpoint or dataset is busy",
+        "mountpoint-taken",
+        "Something else is at the path. Move it away; it is not touched.",
+    ),
+    _kind(r"\bbusy\b|umount failed", "dataset-busy"),
+    _kind(r"does not exist|no such pool|no such dataset", "unknown-dataset"),
+)
+
+
+def classify(stderr: str) -> Kind | None:
+    """The first kind whose pattern is in what the program said."""
+    return next((kind for kind in KINDS if kind.pattern.search(stderr)), None)
+
+
+def first_line(stderr: str) -> str:
+    """The sentence for people: wrapped lines joined up to a usage text or a list of names."""
+    lines: list[str] = []
+    for line in stderr.strip().splitlines():
+        if line.startswith(("usage:", "use '-")):
+            break
+        lines.append(line.strip())
+    return " ".join(lines[:4])
+
+
+def explain(error: CommandFailed, *, details: tuple[str, ...] = ()) -> SnaprepError:
+    """The error that people see for a failed `zfs` or `zpool`."""
+    if isinstance(error, CommandMissing):
+        return CheckFailed("volume-unavailable", str(error), hint="Install ZFS on this host.")
+    if isinstance(error, CommandTimeout):
+        return SnaprepError("volume-timeout", str(error), hint="Does the pool answer? See `zpool status`.")
+    return stream_error(error.stderr, error.status, details=details)
+
+
+def stream_error(stderr: str, status: int, *, details: tuple[str, ...] = ()) -> SnaprepError:
+    """The error for a `zfs send` or `zfs receive` that ended with `status` and said `stderr`."""
+    kind = classify(stderr)
+    what = first_line(stderr) or f"zfs ended with status {status} and said nothing"
+    if kind is None:
+        return SnaprepError("zfs-failed", what, details=details)
+    return SnaprepError(kind.id, what, hint=kind.hint, details=details)
