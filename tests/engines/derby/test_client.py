@@ -7,6 +7,8 @@ import re
 import runpy
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -204,3 +206,44 @@ def test_nothing_is_left_on_disk(opened: DerbyClient) -> None:
     links = [str(link.readlink()) for link in Path(f"/proc/{opened.pid}/fd").iterdir()]
     assert not re.search(r"(?<!memfd:)snaprep-sql", maps)
     assert [link for link in links if "snaprep-sql" in link and not link.startswith("/memfd:")] == []
+
+
+def test_it_runs_from_a_zip(server: Server, tmp_path: Path) -> None:
+    """The agent is streamed as a zip: the jar must be found inside it and reach the JVM."""
+    with zipfile.ZipFile(tmp_path / "agent.zip", "w") as packed:
+        for path in (ROOT / "snaprep").rglob("*"):
+            if path.suffix in {".py", ".jar"}:
+                packed.write(path, path.relative_to(ROOT))
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from snaprep.engines.derby import client, files, log, sockets\n"
+        "assert client.__file__.startswith(sys.argv[1])\n"
+        "with client.DerbyClient.start(sys.argv[3:]) as started:\n"
+        "    started.open('a', sys.argv[2], 'app', 'x', 30)\n"
+        "    print(started.execute('a', 'VALUES 42', deadline_s=5).value)\n"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", program, str(tmp_path / "agent.zip")]
+    argv += [server.url(attributes=";create=true"), *CLIENT_JARS]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "42\n", done.stderr
+
+
+def test_death_of_the_parent_thaws(server: Server, opened: DerbyClient) -> None:
+    """When the process that froze is killed with SIGKILL, writers go on by themselves."""
+    program = (
+        "import os, signal, sys\n"
+        "from snaprep.engines.derby.client import DerbyClient\n"
+        "client = DerbyClient.start(sys.argv[2:])\n"
+        "for name in 'ab':\n"
+        "    client.open(name, sys.argv[1], 'app', 'x', 30)\n"
+        f"    client.prepare(name, 'thaw', {THAW!r}, 5)\n"
+        "    client.run(name, 'thaw', 5)\n"
+        "client.set_last_words([('a', 'thaw'), ('b', 'thaw')], 3)\n"
+        f"client.execute('a', {FREEZE!r}, deadline_s=5)\n"
+        "print('frozen', flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    argv = [sys.executable, "-c", program, server.url(), *CLIENT_JARS]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("frozen\n", -signal.SIGKILL), done.stderr
+    opened.execute("a", "INSERT INTO t VALUES (1, 'goes on')", deadline_s=5)

@@ -87,6 +87,29 @@ def test_cut_wants_to_be_told_what() -> None:
         sockets.cut(gone.pid, remote_port=1)
 
 
+def test_no_delay_reaches_a_listener_and_what_it_accepts(peer: socket.socket) -> None:
+    """The option is set in the other process's own sockets, and inherited by connections that it takes later."""
+    program = (
+        "import socket\n"
+        "listening = socket.create_server(('127.0.0.1', 0))\n"
+        "print(listening.getsockname()[1], flush=True)\n"
+        "taken = listening.accept()[0]\n"
+        "print(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        assert sockets.no_delay(other.pid, remote_port=port) == 0
+        assert sockets.no_delay(other.pid, local_port=port) == 1
+        with socket.create_connection(("127.0.0.1", port)):
+            assert other.stdout.readline() == "1\n"
+    with socket.create_connection(peer.getsockname()) as ours, peer.accept()[0]:
+        assert sockets.no_delay(os.getpid(), remote_port=peer.getsockname()[1]) == 1
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    with pytest.raises(ValueError, match="never"):
+        sockets.no_delay(os.getpid())
+
+
 @pytest.mark.derby
 @pytest.mark.parametrize("user", [None, "nobody"])
 def test_a_hanging_start_master_returns_when_it_is_cut(
