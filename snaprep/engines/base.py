@@ -66,6 +66,7 @@ class CutoverPlan:
     stream: str
     send_flags: tuple[str, ...]
     mountpoint: str
+    owner: str  # "user:group" that the copy's files get, by name; empty: as they came
     generation: int
     budget_ms: int
     undo_ms: int
@@ -81,6 +82,7 @@ class TakeOverPlan:
     target: str
     live: str
     mountpoint: str
+    owner: str
     recv_point: tuple[str, str] | None  # (image, point) to serve from when there is no live image
     from_state: str
     generation: int

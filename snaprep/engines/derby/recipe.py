@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
-from snaprep.core.recipe import Recipe, Ref, Step
+from collections.abc import Mapping
+
+from snaprep.core.recipe import Arg, Recipe, Ref, Step
 from snaprep.engines.base import CutoverPlan, SnapshotPlan, TakeOverPlan
 
 
@@ -40,11 +42,11 @@ def prepare(plan: CutoverPlan) -> Recipe:
         Step(
             host=target,
             op="warm",
-            args={"image": plan.target_recv, "point": plan.warm_point, "scratch": f"{plan.target_live}.warm"},
+            args={"image": plan.target_recv, "point": plan.warm_point, "owner": plan.owner},
             deadline_s=120,
         )
     )
-    begin = {"stream": plan.stream, "image": plan.target_recv, "origin": plan.origin}
+    begin: Mapping[str, Arg] = {"stream": plan.stream, "image": plan.target_recv, "origin": plan.origin}
     end = Step(host=target, op="receive_cancel", args={"stream": plan.stream})
     steps.append(Step(host=target, op="receive_begin", args=begin, undo=(end,)))
     return tuple(steps)
@@ -58,18 +60,25 @@ def cutover(plan: CutoverPlan) -> Recipe:
     withdraw = Step(host=target, op="withdraw", args={"image": plan.target_live}, deadline_s=60)
     disarm = Step(host=target, op="stop_replica", deadline_s=60)
     lease = {"lease_ms": plan.lease_ms}
-    sent = {
+    sent: Mapping[str, Arg] = {
         "stream": plan.stream,
         "image": plan.source_live,
         "point": plan.point,
+        "guids": Ref("snapshot", "guids"),
         "base_guid": plan.base_guid,
         "flags": plan.send_flags,
     }
-    shown = {
+    landed: Mapping[str, Arg] = {
+        "stream": plan.stream,
+        "image": plan.target_recv,
+        "guids": Ref("snapshot", "guids"),
+    }
+    shown: Mapping[str, Arg] = {
         "image": plan.target_recv,
         "point": plan.point,
         "to": plan.target_live,
         "mountpoint": plan.mountpoint,
+        "owner": plan.owner,
         "generation": plan.generation,
     }
     return (
@@ -80,7 +89,7 @@ def cutover(plan: CutoverPlan) -> Recipe:
         Step(
             host=target,
             op="receive_end",
-            args={"stream": plan.stream, "image": plan.target_recv, "guids": Ref("snapshot", "guids")},
+            args=landed,
             deadline_s=budget_s,
             blocks=True,
         ),
@@ -102,27 +111,25 @@ def take_over(plan: TakeOverPlan) -> Recipe:
     target = plan.target
     if plan.recv_point is not None:
         image, point = plan.recv_point
-        shown = {
+        shown: Mapping[str, Arg] = {
             "image": image,
             "point": point,
             "to": plan.live,
             "mountpoint": plan.mountpoint,
+        "owner": plan.owner,
             "generation": plan.generation,
         }
         steps.append(Step(host=target, op="present", args=shown, deadline_s=60))
-    else:
-        steps.append(Step(host=target, op="mount", args={"image": plan.live, "mountpoint": plan.mountpoint}))
-    promoted = {
-        "serves": "primary",
-        "generation": str(plan.generation),
-    }
+    promoted = {"serves": "primary", "generation": str(plan.generation)}
     steps += [
         Step(host=target, op="promote", args={"from_state": plan.from_state}, deadline_s=120, may_interrupt=False),
-        Step(host=target, op="gate_open", deadline_s=30),
+        Step(host=target, op="mount", args={"image": plan.live, "mountpoint": plan.mountpoint}, deadline_s=60),
+        Step(host=target, op="open_database", deadline_s=300),
+        Step(host=target, op="gate_open", deadline_s=60),
         Step(host=target, op="stamp", args={"generation": plan.generation}, deadline_s=30),
         Step(host=target, op="mark", args={"image": plan.live, "properties": promoted}),
     ]
     if plan.promotes:
-        at = {"image": plan.live, "position": Ref("promote", "position")}
+        at: Mapping[str, Arg] = {"image": plan.live, "position": Ref("promote", "position")}
         steps.append(Step(host=target, op="mark_takeover", args=at))
     return tuple(steps)

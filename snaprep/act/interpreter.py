@@ -1,0 +1,145 @@
+"""Runs any recipe on the hosts: one call for the steps of one host that follow each other.
+
+When a step fails, its host has undone its own part of that call before it answered. What earlier calls did is then undone on
+all hosts at once, each host's newest first: the hosts do not wait for each other, because opening the source must not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
+from snaprep.core.perform import Performed, StepCall, StepDone, to_call, undo_calls
+from snaprep.core.recipe import Recipe, calls
+from snaprep.host.base import Host, Pending
+
+_ANSWER_S = 20.0  # what a call may take beyond its steps' own deadlines
+OnEvent = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a recipe did. `results` are the steps' values by key; `error` says why it ended early."""
+
+    results: dict[str, Any] = field(default_factory=dict)
+    done: list[tuple[str, StepDone]] = field(default_factory=list)  # (host, step)
+    undone: list[tuple[str, StepDone]] = field(default_factory=list)
+    error: ErrorInfo | None = None
+
+    def took_ms(self, first: str, last: str) -> float:
+        """From the beginning of one step to the end of another, on one host's clock; 0 when either did not run."""
+        began = next((s.began_s for _, s in self.done if s.key == first), None)
+        ended = next((s.ended_s for _, s in self.done + self.undone if s.key == last), None)
+        return 1000 * (ended - began) if began is not None and ended is not None else 0.0
+
+    @property
+    def undo_failed(self) -> ErrorInfo | None:
+        return next((s.error for _, s in self.undone if s.error), None)
+
+
+class Interpreter:
+    """Runs recipes on live hosts. `on_event` hears of every step and of the bytes under way."""
+
+    def __init__(self, hosts: Mapping[str, Host], on_event: OnEvent) -> None:
+        self._hosts = hosts
+        self._on_event = on_event
+        self.commands: list[tuple[str, str]] = []
+        self._pending: Pending[Performed] | None = None
+
+    def run(self, recipe: Recipe, stop: Callable[[], bool] = lambda: False) -> Outcome:
+        """Run to the end or to the first failure. `stop` is asked between calls."""
+        outcome = Outcome()
+        finished: list[tuple[str, list[StepCall]]] = []
+        for group in calls(recipe):
+            host = group[0].host
+            wire = [to_call(step, outcome.results) for step in group]
+            if stop():
+                outcome.error = ErrorInfo("stopped", "stopped as asked", exit_code=10)
+                break
+            try:
+                performed = self._perform(host, wire, interruptible=all(s.may_interrupt and not s.blocks for s in group))
+            except SnaprepError as error:
+                outcome.error = error.info
+                finished.append((host, wire))  # unknown how far it got: its undo is fine to run
+                break
+            self._note(outcome, host, performed)
+            if performed.failed is not None:
+                outcome.error = performed.failed.error
+                outcome.undone += [(host, s) for s in performed.undone]
+                break
+            finished.append((host, wire))
+        if outcome.error is not None:
+            self._undo(outcome, finished)
+        return outcome
+
+    def must(self, recipe: Recipe) -> Outcome:
+        """Like `run`, but a failure is raised after the undo."""
+        outcome = self.run(recipe)
+        if outcome.error is not None:
+            raise from_info(outcome.error)
+        return outcome
+
+    def cancel(self) -> None:
+        """Ask the call under way to give up, if its steps allow it: a stream ends, a cutover does not."""
+        pending = self._pending
+        if pending is not None:
+            pending.cancel()
+
+    def _perform(self, host: str, steps: list[StepCall], *, interruptible: bool) -> Performed:
+        deadline_s = sum(s.deadline_s for s in steps) + _ANSWER_S
+        self._on_event({"event": "steps", "host": host, "steps": [s.key for s in steps]})
+        pending = self._hosts[host].begin(
+            "perform",
+            {"steps": steps},
+            Performed,
+            deadline_s=deadline_s,
+            on_progress=lambda e: self._on_event({"event": "progress", "host": host, **e}),
+        )
+        if interruptible:
+            self._pending = pending
+        try:
+            return pending.result()
+        finally:
+            self._pending = None
+
+    def _note(self, outcome: Outcome, host: str, performed: Performed) -> None:
+        for step in performed.done:
+            outcome.done.append((host, step))
+            if step.error is None:
+                outcome.results[step.key] = step.value
+            self._on_event(
+                {
+                    "event": "step",
+                    "host": host,
+                    "step": step.key,
+                    "ms": round(1000 * (step.ended_s - step.began_s), 1),
+                    "error": step.error.id if step.error else None,
+                }
+            )
+        self.commands += [(host, line) for line in performed.commands]
+
+    def _undo(self, outcome: Outcome, finished: list[tuple[str, list[StepCall]]]) -> None:
+        by_host: dict[str, list[StepCall]] = {}
+        for host, steps in finished:
+            by_host.setdefault(host, []).extend(steps)
+        threads = []
+        for host, steps in by_host.items():
+            undo = list(undo_calls(steps))
+            if undo:
+                threads.append(threading.Thread(target=self._undo_on, args=(outcome, host, undo)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _undo_on(self, outcome: Outcome, host: str, undo: list[StepCall]) -> None:
+        """Each undo in a call of its own, so that one that fails does not keep the next from running."""
+        for step in undo:
+            try:
+                performed = self._perform(host, [step], interruptible=False)
+                outcome.undone += [(host, s) for s in performed.done]
+            except SnaprepError as error:
+                outcome.undone.append((host, StepDone(step.key, step.op, 0, 0, None, error.info)))

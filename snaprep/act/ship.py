@@ -1,0 +1,120 @@
+"""One snapshot and one stream: the seed, a round, a refresh."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from snaprep.act.context import Context
+from snaprep.core.errors import from_info
+from snaprep.core.lineage import Base
+from snaprep.core.model import ImageRole, RoundDone, recv_name
+from snaprep.core.recipe import Arg, Recipe, Ref, Step
+from snaprep.core.report import RoundReport
+from snaprep.core.volume import VolumeFacts
+from snaprep.engines.base import SnapshotPlan
+
+SEND_S = 30 * 24 * 3600.0  # a stream ends by its stall timeout, not by the clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipment:
+    sender: str
+    receiver: str
+    base: Base | None
+    freeze: bool
+    report: RoundReport
+
+
+def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[RoundDone, float]:
+    """Snapshot, send, receive, read the GUIDs back, hold on both sides; then let go of this run's former point.
+
+    `since_s` is the sender's monotonic time of the former snapshot. Returns what was measured, and this snapshot's time.
+    """
+    began_s = time.monotonic()
+    context.tell(shipment.report)
+    point = context.point_name()
+    outcome = context.interpreter.run(recipe(context, shipment, point), context.stop)
+    if outcome.error is not None:
+        context.tell(replace(shipment.report, state="failed"))
+        raise from_info(outcome.error)
+    taken_s = next(s.ended_s for _, s in outcome.done if s.key == "snapshot")
+    sent = outcome.results["send"]
+    frozen = shipment.freeze
+    done = RoundDone(
+        number=shipment.report.number,
+        base_guid=shipment.base.point.guid if shipment.base else None,
+        head_guid=outcome.results["snapshot"]["guids"][0],
+        delta_bytes=sent["bytes"],
+        send_s=sent["seconds"],
+        total_s=time.monotonic() - began_s,
+        dirty_s=taken_s - since_s if since_s is not None and shipment.base is not None else None,
+        freeze_ms=outcome.took_ms("freeze", "freeze") if frozen else 0.0,
+        blocked_ms=outcome.took_ms("freeze", "thaw") if frozen else 0.0,
+    )
+    context.tell(
+        replace(
+            shipment.report,
+            state="done",
+            sent_bytes=done.delta_bytes,
+            rate_bytes_per_s=done.delta_bytes / max(done.send_s, 1e-3),
+            elapsed_ms=1000 * done.total_s,
+            freeze_ms=done.freeze_ms if frozen else None,
+            blocked_ms=done.blocked_ms if frozen else None,
+        )
+    )
+    return done, taken_s
+
+
+def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
+    """The steps of one shipment, named points and images all known beforehand."""
+    sender, receiver = context.facts.host(shipment.sender), context.facts.host(shipment.receiver)
+    base, image = shipment.base, recv_name(receiver.live_name)
+    stream = point
+    origin = f"{base.target_image}@{base.target_point}" if base is not None and not base.continues else None
+    begin: Mapping[str, Arg] = {"stream": stream, "image": image, "origin": origin}
+    cancel = Step(host=receiver.name, op="receive_cancel", args={"stream": stream})
+    plan = SnapshotPlan(
+        source=sender.name,
+        image=sender.live_name,
+        point=point,
+        freeze=shipment.freeze,
+        freeze_lease_ms=context.policy.freeze_lease_ms,
+    )
+    drop = Step(host=sender.name, op="destroy_point", args={"image": sender.live_name, "point": point})
+    taken = tuple(replace(s, undo=(*s.undo, drop)) if s.op == "snapshot" else s for s in context.engine.snapshot(plan))
+    sent: Mapping[str, Arg] = {
+        "stream": stream,
+        "image": sender.live_name,
+        "point": point,
+        "guids": Ref("snapshot", "guids"),
+        "base_guid": base.point.guid if base else None,
+        "flags": send_flags(context),
+    }
+    landed: Mapping[str, Arg] = {"stream": stream, "image": image, "guids": Ref("snapshot", "guids")}
+    steps: list[Step] = [
+        Step(host=receiver.name, op="receive_begin", args=begin, undo=(cancel,)),
+        *taken,
+        Step(host=sender.name, op="send", args=sent, deadline_s=SEND_S),
+        Step(host=sender.name, op="hold", args={"image": sender.live_name, "point": point}),
+        Step(host=receiver.name, op="receive_end", args=landed, deadline_s=300),
+        Step(host=receiver.name, op="hold", args={"image": image, "point": point}, name="hold there"),
+    ]
+    if base is not None and base.continues and f"-{context.run}-" in base.point.name:
+        # The former point of this very run is of no more use: both sides hold the new one.
+        steps.append(Step(host=receiver.name, op="destroy_point", args={"image": image, "point": base.target_point}))
+        older = {"image": base.source_image, "point": base.point.name}
+        steps.append(Step(host=sender.name, op="destroy_point", args=older, name="destroy old"))
+    return tuple(steps)
+
+
+def send_flags(context: Context) -> tuple[str, ...]:
+    """What both sides can, the same for the life of a pair."""
+    first, second = (h.volume for h in context.facts.hosts)
+    assert isinstance(first, VolumeFacts)
+    assert isinstance(second, VolumeFacts)
+    return tuple(f for f, cap in (("-L", "large_blocks"), ("-c", "compressed"), ("-e", "embedded")) if cap in first.caps & second.caps)
+
+
+__all__ = ["ImageRole", "Shipment", "recipe", "send_flags", "ship"]

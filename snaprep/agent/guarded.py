@@ -1,0 +1,65 @@
+"""The agent's end of its guard."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import typing
+from typing import Any, BinaryIO
+
+from snaprep.agent import bootstrap
+from snaprep.agent.connection import Connection
+from snaprep.agent.guard import ENTRY
+from snaprep.agent.wire import LastWords
+from snaprep.core.errors import SnaprepError
+from snaprep.core.spec import DerbySpec
+
+_START_S = 20.0
+_END_S = 10.0
+
+
+class GuardProcess:
+    """A guard that was started; speaks to it over its stdio."""
+
+    def __init__(self, spec: DerbySpec) -> None:
+        argv, descriptors = bootstrap.child_argv(ENTRY)
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+        stdin, stdout, stderr = (
+            typing.cast("BinaryIO", f) for f in (self._process.stdin, self._process.stdout, self._process.stderr)
+        )
+        self._connection = Connection(
+            "the guard",
+            stdout,
+            stdin,
+            LastWords(lambda: stderr.read1(65_536)),  # type: ignore[attr-defined]
+            describe_end=lambda: None,
+            close=lambda: contextlib.suppress(OSError).__enter__() or stdin.close(),
+        )
+        self._connection.open("", _START_S)
+        self.call("configure", {"spec": spec}, deadline_s=_START_S)
+
+    @property
+    def alive(self) -> bool:
+        return self._connection.alive
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def call(self, op: str, args: dict[str, object] | None = None, *, deadline_s: float) -> Any:  # noqa: ANN401 (JSON)
+        """Raises what the guard's engine raised, or `agent-died` when the guard is gone."""
+        return self._connection.call(op, args or {}, Any, deadline_s=deadline_s)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Let the guard end; it puts back what it still holds first."""
+        with contextlib.suppress(SnaprepError):
+            self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_S)

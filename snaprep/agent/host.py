@@ -1,0 +1,126 @@
+"""What an agent works with once it was told its pair: storage, database, guard, locks, streams."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+from snaprep.agent import locks
+from snaprep.agent.guarded import GuardProcess
+from snaprep.agent.streams import Streams
+from snaprep.core.errors import SnaprepError, UsageError
+from snaprep.core.model import HostFacts, RunInfo
+from snaprep.core.spec import DerbySpec, HostSpec
+from snaprep.engines.derby.host import DerbyHost
+from snaprep.volumes.base import Volume
+from snaprep.volumes.zfs import ZfsVolume
+
+
+class AgentHost:
+    """One host of one pair, as its agent holds it. Made by `configure`, ended with the session."""
+
+    def __init__(self, spec: HostSpec) -> None:
+        self.spec = spec
+        self.volume: Volume = ZfsVolume(pair=spec.pair, root=spec.dataset, children=spec.children)
+        self.engine = DerbyHost(_with_replica_path(spec))
+        self.streams = Streams()
+        self._guard: GuardProcess | None = None
+        self._locks: list[locks.Lock] = []
+        self.locked = False
+
+    # -- guard ---------------------------------------------------------------------------------------------------
+
+    @property
+    def guard(self) -> GuardProcess:
+        """The guard, running. A guard that was killed is replaced; what it held is put back first."""
+        if self._guard is None or not self._guard.alive:
+            lost = self._guard is not None
+            self._guard = GuardProcess(self.engine.spec)
+            if lost:
+                self._guard.call("put_back", deadline_s=70)
+        return self._guard
+
+    def guarded(self) -> str:
+        """What the guard holds at present."""
+        if self._guard is None or not self._guard.alive:
+            return ""
+        with contextlib.suppress(SnaprepError):
+            return str(self._guard.call("held", deadline_s=5))
+        return ""
+
+    # -- locks ---------------------------------------------------------------------------------------------------
+
+    def lock(self, info: RunInfo, *, database: bool) -> None:
+        """Take the pair's lock, and the database's where it will be frozen or gated. Raises `locked`."""
+        taken = [locks.Lock("pair", self.spec.pair, info)]
+        if database:
+            try:
+                taken.append(locks.Lock("database", os.path.realpath(self.spec.derby.database), info))
+            except SnaprepError:
+                taken[0].release()
+                raise
+        self._locks += taken
+        self.locked = True
+        locks.collect(self.spec.pair)
+
+    def unlock(self) -> None:
+        while self._locks:
+            self._locks.pop().release()
+        self.locked = False
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    def facts(self) -> HostFacts:
+        """Everything that `decide` reads of this host."""
+        spec = self.spec
+        return HostFacts(
+            name=spec.name,
+            boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            clock_s=time.time(),
+            volume=self.volume.facts(),
+            engine=self.engine.facts(),
+            live_name=spec.dataset,
+            owner=self.owner(),
+            held_by=None if self.locked else locks.holder("pair", spec.pair),
+            guarded=self.guarded(),
+        )
+
+    def give_to(self, image: str, owner: str) -> None:
+        """Give the files of a copy to "user:group", by name; nothing to do when none is named."""
+        if owner:
+            user, _, group = owner.partition(":")
+            self.volume.chown_tree(image, user, group or user)
+
+    def owner(self) -> str:
+        """Whose the database's files are, by name; empty when there are none or the numbers have no name."""
+        try:
+            path = Path(self.spec.derby.database)
+            return f"{path.owner()}:{path.group()}"
+        except (OSError, KeyError):
+            return ""
+
+    def close(self) -> None:
+        """End the guard first: it puts back what it holds."""
+        self.streams.close()
+        if self._guard is not None:
+            self._guard.close()
+        self.engine.close()
+        self.unlock()
+
+
+def _with_replica_path(spec: HostSpec) -> DerbySpec:
+    """The engine's configuration, with the place where a replica of it stands."""
+    inside = Path(spec.derby.database).relative_to(spec.mountpoint)
+    return dataclasses.replace(spec.derby, replica_database=str(Path(spec.replica_mountpoint) / inside))
+
+
+def from_spec(spec: HostSpec) -> AgentHost:
+    """Raises UsageError for an engine or volume that this version does not have."""
+    if spec.engine != "derby":
+        raise UsageError("unknown-engine", f"there is no engine {spec.engine}", hint="derby")
+    if spec.volume != "zfs":
+        raise UsageError("unknown-volume", f"there is no volume {spec.volume}", hint="zfs")
+    return AgentHost(spec)

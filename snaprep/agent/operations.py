@@ -1,0 +1,140 @@
+"""What an operator can ask of an agent: the allow-list.
+
+`configure` comes first and tells the agent its pair. `observe` reads, `perform` acts: it runs the steps of a recipe that
+belong to this host, in order, and when one fails takes back its own part at once, before it answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from snaprep.agent import check as checks
+from snaprep.agent import locks, process
+from snaprep.agent.link import Way
+from snaprep.agent.host import AgentHost, from_spec
+from snaprep.agent.serve import Cancelled, Progress
+from snaprep.agent.steps import STEPS, invoke
+from snaprep.core.errors import ErrorInfo, SnaprepError, Stale, UsageError
+from snaprep.core.model import Finding, HostFacts, RunInfo
+from snaprep.core.perform import Performed, StepCall, StepDone, fill, undo_calls
+from snaprep.core.spec import HostSpec
+
+_host: AgentHost | None = None
+_acting = threading.Lock()  # one call acts at a time; observing goes on beside it
+
+
+def configure(spec: HostSpec) -> None:
+    """Tell the agent which pair it serves. Raises UsageError for an engine or volume it does not have."""
+    global _host  # noqa: PLW0603 (an agent serves one pair for its life)
+    _host = from_spec(spec)
+
+
+def the_host() -> AgentHost:
+    if _host is None:
+        raise UsageError("not-configured", "the agent was not told its pair")
+    return _host
+
+
+def observe() -> HostFacts:
+    """All facts of this host."""
+    return the_host().facts()
+
+
+def lock(info: RunInfo, database: bool) -> None:  # noqa: FBT001 (decoded by name)
+    """Take the locks of a run. Raises `locked`."""
+    the_host().lock(info, database=database)
+
+
+def unlock() -> None:
+    the_host().unlock()
+
+
+def perform(steps: list[StepCall], progress: Progress, cancelled: Cancelled) -> Performed:
+    """Run steps in order. A failure ends the call; what this call did is then undone, newest first."""
+    host = the_host()
+    with _acting:
+        host.streams.watch(progress, cancelled)
+        known = len(process.COMMANDS)
+        done: list[StepDone] = []
+        results: dict[str, Any] = {}
+        for call in steps:
+            outcome = _one(host, call, results)
+            done.append(outcome)
+            if outcome.error is not None:
+                break
+            results[call.key] = outcome.value
+        undone: list[StepDone] = []
+        if done and done[-1].error is not None:
+            undone = [_one(host, call, results) for call in undo_calls(steps[: len(done)])]
+        commands = tuple(process.COMMANDS)[known:]
+    return Performed(done=tuple(done), undone=tuple(undone), commands=commands)
+
+
+def _one(host: AgentHost, call: StepCall, results: dict[str, Any]) -> StepDone:
+    began_s = time.monotonic()
+    value: Any = None
+    error: ErrorInfo | None = None
+    try:
+        if call.op not in STEPS:
+            raise Stale("bad-request", f"there is no step {call.op}", hint="operator and agent differ in version")
+        value = invoke(host, call.op, fill(call.args, results), call.deadline_s)
+    except SnaprepError as failure:
+        error = failure.info
+    except Exception as failure:  # noqa: BLE001 (a bug must not keep the undo from running)
+        error = ErrorInfo("bug", f"{call.op}: {type(failure).__name__}: {failure}", hint="please report this")
+    return StepDone(call.key, call.op, began_s, time.monotonic(), value, error)
+
+
+def check(as_target: bool) -> list[Finding]:  # noqa: FBT001 (decoded by name)
+    """Everything on this host that could stop a run. Changes nothing."""
+    return checks.findings(the_host(), as_target=as_target)
+
+
+def commands() -> list[str]:
+    """What a second terminal has said to the run that holds this host's lock."""
+    return list(locks.collect(the_host().spec.pair))
+
+
+def post(command: str) -> bool:
+    """Leave a command for the run that holds this host's lock. False when no run does."""
+    host = the_host()
+    if locks.holder("pair", host.spec.pair) is None:
+        return False
+    locks.post(host.spec.pair, command)
+    return True
+
+
+def limit(bytes_per_s: int | None) -> None:
+    """Change the rate of the streams of this host."""
+    the_host().streams.limit(bytes_per_s)
+
+
+def link_key(run: str) -> str:
+    """On the source: the public half of a key made for this run."""
+    return the_host().streams.open_key(run)
+
+
+def link_listen(run: str, public_key: str) -> str:
+    """On the target: let that key in, to one socket. Returns the user to log in as."""
+    return the_host().streams.listen(run, public_key)
+
+
+def link_aim(way: Way) -> None:
+    """On the source: where the target is, and what its host keys are."""
+    the_host().streams.aim(way)
+
+
+def _close() -> None:
+    if _host is not None:
+        _host.close()
+
+
+REGISTRY: dict[str, Callable[..., object]] = {
+    f.__name__: f
+    for f in (check, commands, configure, limit, link_aim, link_key, link_listen, lock, observe, perform, post, unlock)
+}
+ON_CLOSE: Sequence[Callable[[], None]] = [_close]
+ON_RENEW: Sequence[Callable[[], None]] = []

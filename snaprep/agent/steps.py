@@ -1,0 +1,277 @@
+"""The operations that a recipe's steps name: small, typed, each with a bound of its own.
+
+Every one may be run again: after a crash the loop observes and decides anew, and then the same step may come once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from snaprep.agent.host import AgentHost
+from snaprep.agent.link import StreamHeader
+from snaprep.agent.streams import Sent
+from snaprep.core.codec import decode_at, encode
+from snaprep.core.errors import SnaprepError, Stale
+from snaprep.core.volume import ImageRole, Point
+from snaprep.engines.base import Quiesced, Tail
+
+Step = Callable[..., object]
+
+
+# -- storage -----------------------------------------------------------------------------------------------------
+
+
+def snapshot(host: AgentHost, *, image: str, name: str) -> Point:
+    return host.volume.snapshot(image, name)
+
+
+def hold(host: AgentHost, *, image: str, point: str) -> None:
+    host.volume.hold(image, point)
+
+
+def release(host: AgentHost, *, image: str, point: str) -> None:
+    host.volume.release(image, point)
+
+
+def destroy_point(host: AgentHost, *, image: str, point: str) -> None:
+    host.volume.release(image, point)
+    host.volume.destroy_point(image, point)
+
+
+def destroy_image(host: AgentHost, *, image: str) -> None:
+    host.volume.destroy_image(image)
+
+
+def mark(host: AgentHost, *, image: str, properties: dict[str, str]) -> None:
+    host.volume.set_properties(image, properties)
+
+
+def mark_takeover(host: AgentHost, *, image: str, position: int) -> None:
+    """Remember where the promoted copy's history parts from the former primary's."""
+    host.volume.set_properties(image, {"took-over-at": str(position)})
+
+
+def adopt(host: AgentHost, *, image: str, generation: int) -> None:
+    """Make the image this pair's, known as the primary, and not mounted at boot before its role is known."""
+    host.volume.adopt(image, ImageRole.LIVE)
+    host.volume.set_properties(image, {"serves": "primary", "generation": str(generation)})
+    host.volume.set_automount(image, on=False)
+
+
+def set_aside(host: AgentHost, *, image: str, to: str) -> None:
+    """Rename an image so that nobody starts it by mistake. What is in it stays."""
+    role = ImageRole.ISOLATED
+    if image == host.spec.dataset:
+        host.engine.let_go()
+    else:
+        host.volume.discard_partial(image)
+        role = ImageRole.RECV
+    host.volume.set_automount(image, on=False)
+    host.volume.rename(image, to)
+    host.volume.adopt(to, role)
+
+
+def tail(host: AgentHost, *, image: str, position: int) -> Tail:
+    """Count what an image that was set aside holds beyond a position, read through a throw-away clone."""
+    name = f"snaprep-{host.spec.pair}-look"
+    host.volume.destroy_point(image, name)
+    point = host.volume.snapshot(image, name)
+    try:
+        with shown(host, image, point.name, f"{host.spec.dataset}.look") as directory:
+            return host.engine.tail(directory, position)
+    finally:
+        host.volume.destroy_point(image, name)
+
+
+# -- streams -----------------------------------------------------------------------------------------------------
+
+
+def receive_begin(host: AgentHost, *, stream: str, image: str, origin: str | None) -> None:
+    host.streams.receive_begin(stream, host.volume, image, origin)
+
+
+def receive_end(host: AgentHost, *, stream: str, image: str, guids: tuple[int, ...], deadline_s: float) -> Point:
+    """Wait for the stream to be in, then read the GUIDs back. A stream is named after its point."""
+    return host.streams.receive_end(stream, host.volume, image, stream, guids, deadline_s)
+
+
+def receive_cancel(host: AgentHost, *, stream: str) -> None:
+    host.streams.receive_cancel(stream)
+
+
+def send(
+    host: AgentHost,
+    *,
+    stream: str,
+    image: str,
+    point: str,
+    guids: tuple[int, ...],
+    base_guid: int | None,
+    flags: tuple[str, ...],
+) -> Sent:
+    header = StreamHeader(
+        run=host.streams.run, stream=stream, image=image, parts=host.spec.children, base_guid=base_guid, head=point,
+        head_guid=guids[0],
+    )  # fmt: skip
+    return host.streams.send(host.volume, header, flags)
+
+
+# -- the replica's image -----------------------------------------------------------------------------------------
+
+
+def present(
+    host: AgentHost, *, image: str, point: str, to: str, mountpoint: str, generation: int, owner: str
+) -> None:
+    """Make the live image of a replica: a clone at the engine's path, owned by the engine's user."""
+    host.volume.clone(image, point, to, mountpoint=mountpoint, role=ImageRole.LIVE)
+    host.volume.set_properties(to, {"serves": "replica", "generation": str(generation)})
+    host.give_to(to, owner)
+
+
+def withdraw(host: AgentHost, *, image: str) -> None:
+    """Remove the live image of a replica that did not come to be, or is replaced. Never one that was a primary."""
+    found = host.volume.facts().image(image)
+    if found is None:
+        return
+    if found.properties.get("serves") != "replica":
+        raise Stale("not-a-replica", f"{image} is not a replica's image; it stays")
+    host.volume.destroy_image(image)
+
+
+def mount(host: AgentHost, *, image: str, mountpoint: str) -> None:
+    host.volume.mount(image, mountpoint)
+
+
+def fence(host: AgentHost, *, image: str) -> None:
+    """Make sure that nobody opens this copy: shut down if it is idle, unmounted, not mounted at boot."""
+    host.engine.let_go()
+    host.volume.set_automount(image, on=False)
+    host.volume.unmount(image)
+
+
+# -- the database ------------------------------------------------------------------------------------------------
+
+
+def freeze(host: AgentHost, *, lease_ms: int) -> None:
+    host.guard.call("freeze", {"lease_ms": lease_ms}, deadline_s=30)
+
+
+def thaw(host: AgentHost) -> None:
+    host.guard.call("put_back", deadline_s=70)
+
+
+def guard_ready(host: AgentHost) -> None:
+    """The guard lives, with its connections and the thaw prepared."""
+    host.guard.call("ready", deadline_s=30)
+
+
+def checkpoint(host: AgentHost) -> None:
+    host.engine.checkpoint()
+
+
+def gate_prepare(host: AgentHost) -> None:
+    """Everything that makes the closing quick: the guard warm, former values stored, pages flushed."""
+    guard_ready(host)
+    host.engine.gate_prepare()
+
+
+def gate_close(host: AgentHost, *, lease_ms: int) -> None:
+    host.guard.call("gate_close", {"lease_ms": lease_ms}, deadline_s=10)
+
+
+def quiesce(host: AgentHost) -> Quiesced:
+    answer = host.guard.call("quiesce", deadline_s=30)
+    return Quiesced(**answer)
+
+
+def attach(host: AgentHost, *, deadline_s: float) -> None:
+    host.guard.call("attach", {"deadline_s": deadline_s}, deadline_s=deadline_s + 30)
+
+
+def gate_open(host: AgentHost) -> None:
+    """Open the gate through the guard; by ourselves when the guard cannot."""
+    try:
+        host.guard.call("put_back", deadline_s=70)
+    except SnaprepError:
+        host.engine.reopen()
+
+
+def stamp(host: AgentHost, *, generation: int) -> None:
+    host.engine.stamp(generation)
+
+
+def detach(host: AgentHost) -> None:
+    host.engine.detach()
+
+
+def prove(host: AgentHost, *, position: int) -> None:
+    host.engine.prove(position)
+
+
+def arm_replica(host: AgentHost) -> None:
+    host.engine.arm_replica()
+
+
+def stop_replica(host: AgentHost) -> None:
+    host.engine.stop_replica()
+
+
+def open_database(host: AgentHost, *, deadline_s: float) -> None:
+    host.engine.open(deadline_s)
+
+
+def promote(host: AgentHost, *, from_state: str) -> Quiesced:
+    return host.engine.promote(from_state)
+
+
+def warm(host: AgentHost, *, image: str, point: str, owner: str) -> float:
+    """Boot and shut down a throw-away clone of the last round in the target's server. Returns seconds."""
+    with shown(host, image, point, f"{host.spec.dataset}.warm", owner) as directory:
+        return host.engine.warm(directory)
+
+
+@contextlib.contextmanager
+def shown(host: AgentHost, image: str, point: str, scratch: str, owner: str = "") -> Iterator[Path]:
+    """The database's directory in a throw-away clone of a point, mounted beside the real one."""
+    mountpoint = Path(host.spec.mountpoint)
+    beside = mountpoint.with_name(f"{mountpoint.name}.{scratch.rpartition('.')[2]}")
+    host.volume.destroy_image(scratch)
+    host.volume.clone(image, point, scratch, mountpoint=str(beside), role=ImageRole.SCRATCH)
+    try:
+        host.give_to(scratch, owner)
+        yield beside / Path(host.spec.derby.database).relative_to(mountpoint)
+    finally:
+        host.volume.destroy_image(scratch)
+        with contextlib.suppress(OSError):
+            beside.rmdir()
+
+
+STEPS: dict[str, Step] = {
+    f.__name__: f
+    for f in (
+        adopt, arm_replica, attach, checkpoint, destroy_image, destroy_point, detach, fence, freeze, gate_close, gate_open,
+        gate_prepare, guard_ready, hold, mark, mark_takeover, mount, open_database, present, promote, prove, quiesce, receive_begin,
+        receive_cancel, receive_end, release, send, set_aside, snapshot, stamp, stop_replica, tail, thaw, warm, withdraw,
+    )
+}  # fmt: skip
+
+
+def invoke(host: AgentHost, op: str, args: dict[str, Any], deadline_s: float) -> Any:  # noqa: ANN401 (JSON)
+    """Run a step with its arguments decoded by its own annotations. Raises `bad-request` before anything runs."""
+    function = STEPS[op]
+    hints = typing.get_type_hints(function)
+    names = [n for n in inspect.signature(function).parameters if n != "host"]
+    if "deadline_s" in names:
+        args = {"deadline_s": deadline_s, **args}
+    if unknown := args.keys() - set(names):
+        raise Stale("bad-request", f"{op} has no argument {min(unknown)}", hint="operator and agent differ in version")
+    try:
+        decoded = {name: decode_at(hints[name], value, f"{op}.{name}") for name, value in args.items()}
+    except ValueError as error:
+        raise Stale("bad-request", str(error), hint="operator and agent differ in version") from error
+    return encode(function(host, **decoded), hints["return"])

@@ -1,0 +1,180 @@
+"""Streams of this host: storage at one end, the link at the other."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from snaprep.agent import flow, keys, pump
+from snaprep.agent.link import Dialer, Link, Listener, StreamHeader, Way
+from snaprep.agent.serve import login_user
+from snaprep.core.errors import SnaprepError, Stopped
+from snaprep.core.volume import Point
+from snaprep.volumes.base import Volume
+
+_TAKE_TICK_S = 0.5
+_CANCEL_S = 10.0
+KEY_LIFE_S = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    bytes: int
+    seconds: float
+    sha256: tuple[str, ...]  # one a part
+
+
+@dataclass(slots=True)
+class _Receiving:
+    """A stream that is expected or on its way in."""
+
+    thread: threading.Thread
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    result: pump.Received | None = None
+    error: SnaprepError | None = None
+
+
+class Streams:
+    """What this host sends and receives in a run. One stream of a name at a time."""
+
+    def __init__(self) -> None:
+        self._throttle = flow.Throttle()
+        self._listener: Listener | None = None
+        self._authorized: keys.Authorized | None = None
+        self._dialer: Dialer | None = None
+        self._receiving: dict[str, _Receiving] = {}
+        self._progress: Callable[[object], None] = lambda _: None
+        self._cancelled: threading.Event | None = None
+        self.run = ""
+
+    def watch(self, progress: Callable[[object], None], cancelled: threading.Event) -> None:
+        """Where to tell of bytes, and what ends a stream that is sent, for the call that begins now."""
+        self._progress, self._cancelled = progress, cancelled
+
+    def limit(self, bytes_per_s: int | None) -> None:
+        self._throttle.bytes_per_s = bytes_per_s
+
+    # -- the way -------------------------------------------------------------------------------------------------
+
+    def open_key(self, run: str) -> str:
+        """On the source: a key for this run. Returns its public half."""
+        if self._dialer is None:
+            self.run = run
+            self._dialer = Dialer(run)
+        return self._dialer.public_key
+
+    def listen(self, run: str, public_key: str) -> str:
+        """On the target: let that key in, to our socket and nothing else. Returns the user to log in as."""
+        user = login_user()
+        if self._listener is None:
+            self.run = run
+            self._listener = Listener(run, user, greets=True)
+            line = keys.authorized_line(public_key, run, self._listener.command, lifetime_s=KEY_LIFE_S)
+            self._authorized = keys.authorize(line, run, user)
+        return user
+
+    def aim(self, way: Way) -> None:
+        """On the source: say where the target is, and open the first connection ahead."""
+        if self._dialer is None:
+            raise Stopped("link-not-open", "no key was made for this run")
+        self._dialer.aim(way)
+        self._dialer.prepare()
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def send(self, volume: Volume, header: StreamHeader, flags: tuple[str, ...]) -> Sent:
+        """Send a point; returns when the target has taken it all. Raises what `pump.send_stream` raises."""
+        parts = volume.open_send(header.image, header.head, header.base_guid, flags=flags)
+        sent = pump.send_stream(
+            self._link(),
+            header,
+            parts,
+            throttle=self._throttle,
+            on_progress=lambda m: self._progress(
+                {"sent_bytes": m.total_bytes, "rate_bytes_per_s": m.rate_bytes_s, "elapsed_ms": 1000 * m.seconds}
+            ),
+            cancelled=self._cancelled,
+        )
+        if self._dialer is not None:
+            self._dialer.prepare()
+        return Sent(bytes=sent.bytes, seconds=sent.seconds, sha256=tuple(p.sha256 for p in sent.parts))
+
+    def _link(self) -> Link:
+        if self._dialer is None:
+            raise Stopped("link-not-open", "the way to the target was not opened")
+        return self._dialer.take()
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def receive_begin(self, stream: str, volume: Volume, image: str, origin: str | None) -> None:
+        """Expect a stream; it is received as soon as it comes."""
+        listener = self._listener
+        if listener is None:
+            raise Stopped("link-not-open", "this host was not told to listen")
+        self.receive_cancel(stream)
+        receiving = _Receiving(threading.Thread(target=lambda: None))
+
+        def receive() -> None:
+            try:
+                link = _await_link(listener, stream, receiving.cancelled)
+                receiving.result = pump.receive_stream(
+                    link,
+                    lambda _header, part: volume.open_receive(image, part, origin=origin, resumable=False),
+                    cancelled=receiving.cancelled,
+                )
+            except SnaprepError as error:
+                receiving.error = error
+
+        receiving.thread = threading.Thread(target=receive, name=f"receive {stream}", daemon=True)
+        self._receiving[stream] = receiving
+        receiving.thread.start()
+
+    def receive_end(
+        self, stream: str, volume: Volume, image: str, point: str, guids: tuple[int, ...], deadline_s: float
+    ) -> Point:
+        """Wait until the stream is in, and read the GUIDs back. Raises what ended it, or `receive-incomplete`."""
+        receiving = self._receiving.get(stream)
+        if receiving is None:
+            raise Stopped("not-receiving", f"no stream {stream} is expected")
+        receiving.thread.join(deadline_s)
+        if receiving.thread.is_alive():
+            self.receive_cancel(stream)
+            raise Stopped("receive-late", f"stream {stream} was not in after {deadline_s:g} s")
+        del self._receiving[stream]
+        if receiving.error is not None:
+            raise receiving.error
+        return volume.received(image, point, guids)
+
+    def receive_cancel(self, stream: str) -> None:
+        """Stop expecting or receiving a stream; fine when there is none."""
+        receiving = self._receiving.pop(stream, None)
+        if receiving is not None:
+            receiving.cancelled.set()
+            receiving.thread.join(_CANCEL_S)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take the key back, end what is under way, remove the folders."""
+        for stream in list(self._receiving):
+            self.receive_cancel(stream)
+        if self._authorized is not None:
+            with contextlib.suppress(SnaprepError, OSError):
+                keys.withdraw(self._authorized)
+        if self._listener is not None:
+            self._listener.close()
+        if self._dialer is not None:
+            self._dialer.close()
+
+
+def _await_link(listener: Listener, stream: str, cancelled: threading.Event) -> Link:
+    while True:
+        try:
+            return listener.take(stream, deadline_s=_TAKE_TICK_S)
+        except SnaprepError as error:
+            if error.id != "link-lost" or cancelled.is_set():
+                raise
+            time.sleep(0)

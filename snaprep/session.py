@@ -1,0 +1,137 @@
+"""The operator's hold on both hosts: agents, locks, and the way on which data goes."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+from snaprep.agent.link import Way
+from snaprep.core.errors import SnaprepError
+from snaprep.core.model import RunInfo
+from snaprep.core.spec import HostSpec, Pair, Reach
+from snaprep.host.base import Host
+from snaprep.host.reach import Login
+from snaprep.host.ssh import SshHost
+
+_CONFIGURE_S = 20.0
+_LOCK_S = 20.0
+
+
+class Session:
+    """Agents on the hosts that can be reached. `lost` tells of the others."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.hosts: dict[str, Host] = {}
+        self.lost: dict[str, SnaprepError] = {}
+        self._ways: dict[tuple[str, str], tuple[int, int]] = {}
+
+    @classmethod
+    def open(cls, pair: Pair) -> Self:
+        """Start an agent on each host, at the same time."""
+        session = cls(pair)
+        session.connect(spec.name for spec in pair.hosts)
+        return session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self, names: Iterable[str]) -> None:
+        """Start agents on these hosts; those that cannot be reached are remembered with the reason."""
+        wanted = list(names)
+        with ThreadPoolExecutor(2) as pool:
+            for name, host in zip(wanted, pool.map(self._try, wanted), strict=True):
+                if isinstance(host, SnaprepError):
+                    self.lost[name] = host
+                    self.hosts.pop(name, None)
+                else:
+                    self.lost.pop(name, None)
+                    self.hosts[name] = host
+
+    def _try(self, name: str) -> Host | SnaprepError:
+        spec, way = self.pair.host(name), self.pair.reach_of(name)
+        try:
+            host = start_agent(spec, way)
+        except SnaprepError as error:
+            return error
+        return host
+
+    def host(self, name: str) -> Host:
+        """The agent there. Raises why there is none."""
+        if name in self.hosts and not self.hosts[name].alive:
+            self.connect([name])
+        if name in self.lost:
+            raise self.lost[name]
+        return self.hosts[name]
+
+    def need_all(self) -> None:
+        """Raises HostUnreachable for the first host that cannot be reached."""
+        for spec in self.pair.hosts:
+            self.host(spec.name)
+
+    def lock(self, run: str, verb: str, databases: Iterable[str]) -> None:
+        """Take the pair's lock on every host reached, and the database's lock on those named. Raises `locked`."""
+        operator = f"{getpass.getuser()}@{socket.gethostname()}"
+        info = RunInfo(run=run, verb=verb, operator=operator, pid=os.getpid())
+        wanted = set(databases)
+        for name, host in self.hosts.items():
+            host.call("lock", {"info": info, "database": name in wanted}, type(None), deadline_s=_LOCK_S)
+
+    def link(self, sender: str, receiver: str, run: str, limit_bytes_per_s: int | None) -> None:
+        """Open the way for streams from sender to receiver, once a session and direction."""
+        source, target = self.host(sender), self.host(receiver)
+        way = (id(source), id(target))
+        if self._ways.get((sender, receiver)) != way:
+            public = source.call("link_key", {"run": run}, str, deadline_s=30)
+            user = target.call("link_listen", {"run": run, "public_key": public}, str, deadline_s=30)
+            reach = self.pair.reach_of(receiver)
+            assert isinstance(target, SshHost)
+            aim = Way(
+                address=reach.data_address,
+                port=reach.data_port or 22,
+                user=reach.data_user or user,
+                host_keys=(target.host_key,),
+            )
+            source.call("link_aim", {"way": aim}, type(None), deadline_s=30)
+            self._ways[sender, receiver] = way
+        source.call("limit", {"bytes_per_s": limit_bytes_per_s}, type(None), deadline_s=10)
+
+    def close(self) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for host in self.hosts.values():
+                pool.submit(_close, host)
+        self.hosts = {}
+
+
+def start_agent(spec: HostSpec, way: Reach) -> Host:
+    """An agent on one host, told its pair. Raises HostUnreachable."""
+    host = SshHost(login(spec.name, way))
+    host.call("configure", {"spec": spec}, type(None), deadline_s=_CONFIGURE_S)
+    return host
+
+
+def login(name: str, way: Reach) -> Login:
+    """`[user@]host[:port]` or an alias, as configured."""
+    user, _, rest = way.ssh.rpartition("@")
+    address, _, port = rest.partition(":") if rest.count(":") == 1 else (rest, "", "")
+    return Login(
+        name=name,
+        address=address,
+        user=user or None,
+        port=int(port) if port else None,
+        become=way.become,
+        python=way.python,
+    )
+
+
+def _close(host: Host) -> None:
+    with contextlib.suppress(SnaprepError):
+        host.close()
