@@ -48,19 +48,20 @@ class Volume(Protocol):
     ) -> list[tuple[str, list[str]]]:
         """(part, argv) of the programs that write the streams, in the order in which they must be sent.
 
-        `part` is "" for the root, else the child's relative name. A part may occur more than once: each of its streams
-        goes into a receive of its own, and only the first of them may create the target. Empty when the base is the
-        point itself. Raises `base-missing`.
+        `part` is "" for the root, else the child's relative name. Raises `base-missing`.
         """
 
     def can_resume(self, token: str) -> bool:
         """Whether what an interrupted receive wants to go on with is still here."""
 
-    def open_receive(self, image: str, part: str, *, origin: str | None, resumable: bool) -> list[str]:
+    def open_receive(
+        self, image: str, part: str, *, origin: str | None, resumable: bool, base_guid: int | None = None
+    ) -> list[str]:
         """argv of the program that reads one part's stream into `image`; never mounts, never forces.
 
         `origin` is the full name of the root's point that a new image starts from, for an increment whose base lives in
-        another image. Raises `not-ours`, `recv-mounted`.
+        another image. `base_guid` is the base of an increment that continues `image`. Call it for a part when the parts
+        before it have arrived. Raises `not-ours`, `recv-mounted`, and Stale when the base is not the newest point.
         """
 
     def received(

@@ -8,40 +8,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from snaprep.agent.process import CommandFailed
-from snaprep.core.errors import CheckFailed, SnaprepError, UsageError
+from snaprep.core.errors import CheckFailed, SnaprepError, Stale
 from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
-from snaprep.volumes import zfs_command, zfs_facts, zfs_guard, zfs_mounts, zfs_owner, zfs_stream
+from snaprep.volumes import zfs_command, zfs_facts, zfs_guard, zfs_look, zfs_mounts, zfs_owner, zfs_stream
 from snaprep.volumes.zfs_command import COMMAND_S, existing, get, get_local, zfs
 from snaprep.volumes.zfs_errors import explain, stream_error
-from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, PREFIX, Reading, Rows, dataset, is_marked, number_of
+from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, PREFIX, Rows, dataset, is_marked, number_of
 from snaprep.volumes.zfs_features import Features, parse_size, pool_properties, probe
+from snaprep.volumes.zfs_look import Layout
 
-_FUSE_SOCKET = Path("/run/zfs/zfs_socket")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_FORKS_MAX = 100
 
 
 class ZfsVolume:
     """The images of one pair on this host. `root` is the configured dataset, `children` its parts below it."""
 
     def __init__(self, *, pair: str, root: str, children: Sequence[str] = ()) -> None:
-        parent, slash, _ = root.rpartition("/")
-        if not slash:
-            raise UsageError("dataset-is-pool", f"{root} is a whole pool; images are renamed, and a pool cannot be")
+        self.layout = Layout(pair, root, ("", *sorted(children)))
         self.pair = pair
-        self.root = root
-        self.parent = parent
-        self.pool = root.partition("/")[0]
-        self.parts = ("", *sorted(children))
         self._features: Features | None = None
 
     @property
     def features(self) -> Features:
         """What the host can do, probed once. Raises `volume-unavailable`, `unknown-dataset`."""
         if self._features is None:
-            self._features = probe(self.pool, deadline_s=COMMAND_S)
+            self._features = probe(self.layout.pool, deadline_s=COMMAND_S)
         return self._features
 
     @property
@@ -54,66 +47,33 @@ class ZfsVolume:
         """Everything about the pair's images: four short processes. Raises `volume-unavailable`, `unknown-dataset`."""
         features = self.features
         try:
-            pool = pool_properties(self.pool, legacy=features.legacy, deadline_s=deadline_s)
+            pool = pool_properties(self.layout.pool, legacy=features.legacy, deadline_s=deadline_s)
         except CommandFailed as error:
             raise explain(error) from error
-        listed = zfs("list", "-H", "-o", "name", "-d", "1", "-t", "filesystem", self.parent, deadline_s=deadline_s)
-        names = zfs_facts.parse_names(listed, self.root)
-        reading = self._read(names, deadline_s)
+        names = zfs_look.names(self.layout, deadline_s=deadline_s)
+        reading = zfs_look.read(self.layout, names, written="written" in self.caps, deadline_s=deadline_s)
         return VolumeFacts(
             kind="zfs",
             version=features.version,
-            store=self.pool,
+            store=self.layout.pool,
             store_guid=int(pool.get("guid", "0")),
             store_health=pool.get("health", "UNKNOWN"),
-            import_id=_import_id(pool),
+            import_id=zfs_look.import_id(pool),
             free_bytes=number_of(reading.rows, names[0], "available") if names else self.free_bytes(),
             size_bytes=parse_size(pool.get("size", "")),
             caps=features.caps,
-            images=tuple(self._with_users(i) for i in self._images(names, reading)),
+            images=tuple(_with_users(image) for image in self.layout.images(names, reading)),
         )
 
     def free_bytes(self) -> int:
         """What could still be written where the images are: one short process."""
-        return number_of(get(["available"], [self.parent]), self.parent, "available")
-
-    def _read(self, names: Sequence[str], deadline_s: float = COMMAND_S) -> Reading:
-        """Two processes: what is below the images, and what is set right on them. Snapshots may be named, too."""
-        props = [*zfs_facts.READ, *(zfs_facts.READ_IF_WRITTEN if "written" in self.caps else ())]
-        rows = get(props, names, "-r", deadline_s=deadline_s) if names else {}
-        local = self._local([n for n in rows if "@" not in n])
-        return Reading(rows, local, zfs_mounts.zfs_mounts())
-
-    def _local(self, names: Sequence[str]) -> Rows:
-        """Local properties. An image whose first receive was killed has no marks yet: the parent says whose it is."""
-        local = get_local([self.parent, *names])
-        intent = local.get(self.parent, {}).get(zfs_guard.intent(self.pair))
-        if intent is not None:
-            half_made = zfs_guard.marks(self.pair, ImageRole.RECV)
-            for name in self._datasets(intent.text):
-                there = local.setdefault(name, {})
-                for prop, text in half_made.items():
-                    there.setdefault(prop, zfs_facts.Value(text, local=True))
-        return local
-
-    def _images(self, names: Sequence[str], reading: Reading) -> tuple[Image, ...]:
-        return zfs_facts.images(names, self.root, self.parts[1:], self.pair, reading)
-
-    def _with_users(self, image: Image) -> Image:
-        users = zfs_command.users_of(zfs_command.mounts_below(image.name))
-        return dataclasses.replace(image, in_use_by=users) if users else image
-
-    def _datasets(self, image: str) -> list[str]:
-        return [dataset(image, part) for part in self.parts]
-
-    def _snapshots(self, image: str, point: str) -> list[str]:
-        return [f"{name}@{point}" for name in self._datasets(image)]
+        return number_of(get(["available"], [self.layout.parent]), self.layout.parent, "available")
 
     # ---- points
 
     def snapshot(self, image: str, name: str) -> Point:
         """One atomic snapshot of all parts. Raises `no-space`, `unknown-dataset`, `snapshot-exists`."""
-        every = self._snapshots(image, name)
+        every = self.layout.snapshots(image, name)
         alone = len(every) == 1 or "multi" in self.caps
         zfs("snapshot", *([] if alone else ["-r"]), "-o", f"{PAIR}={self.pair}", *(every if alone else every[:1]))
         return zfs_facts.point(every, self.pair, get(zfs_facts.READ_POINT, every))
@@ -123,7 +83,7 @@ class ZfsVolume:
 
         `zfs holds` does not work everywhere, so the snapshot remembers in a property that one of its holds is ours.
         """
-        for snapshot in self._snapshots(image, point):
+        for snapshot in self.layout.snapshots(image, point):
             try:
                 zfs("hold", self._tag, snapshot)
             except SnaprepError as error:
@@ -133,7 +93,7 @@ class ZfsVolume:
 
     def release(self, image: str, point: str) -> None:
         """Release the pair's hold. Not held, or gone, is fine."""
-        for snapshot in self._snapshots(image, point):
+        for snapshot in self.layout.snapshots(image, point):
             try:
                 zfs("release", self._tag, snapshot)
                 zfs("inherit", HELD, snapshot)
@@ -150,17 +110,13 @@ class ZfsVolume:
 
         The root's goes last, so what a kill leaves is found again. Raises `not-ours`, `point-held`, `has-dependents`.
         """
-        rows, local = self._subtree(image)
+        rows, local = zfs_look.subtree(self.layout, image)
         found = sorted((n for n in rows if n.partition("@")[2] == point), key=lambda n: n.count("/"), reverse=True)
         for snapshot in found:
             zfs_guard.require_our_point(snapshot, self.pair, rows, local)
             zfs_guard.require_unheld(snapshot, rows)
         for snapshot in found:
             zfs("destroy", snapshot)
-
-    def _subtree(self, image: str) -> tuple[Rows, Rows]:
-        rows = get(["origin", "userrefs", PAIR], [image], "-r")
-        return rows, self._local([n for n in rows if "@" not in n])
 
     # ---- streams
 
@@ -172,7 +128,7 @@ class ZfsVolume:
             return sum(zfs_stream.parse_estimate(done.text) for done in said)
         if base_guid is not None:
             return None
-        every = self._snapshots(image, point)
+        every = self.layout.snapshots(image, point)
         rows = get(["referenced"], every)
         return sum(number_of(rows, s, "referenced") for s in every)
 
@@ -180,7 +136,7 @@ class ZfsVolume:
         """Bytes written since the newest snapshot, or None where the filesystem cannot say."""
         if "written" not in self.caps:
             return None
-        every = self._datasets(image)
+        every = self.layout.datasets(image)
         rows = get(["written"], every)
         return sum(number_of(rows, d, "written") for d in every)
 
@@ -189,25 +145,31 @@ class ZfsVolume:
     ) -> list[tuple[str, list[str]]]:
         """(part, argv) of the programs that write the streams, in the order in which they must be sent.
 
-        A part occurs more than once where the base lies behind a fork that an old `zfs send -i` cannot reach across.
-        Empty when the base is the point itself. Raises `base-missing`.
+        Raises `base-missing`.
         """
         if token is not None:
             return [("", ["zfs", "send", "-t", token])]
-        found: tuple[Image, ...] = ()
-        if base_guid is not None:
-            listed = zfs("list", "-H", "-o", "name", "-d", "1", "-t", "filesystem", self.parent)
-            names = zfs_facts.parse_names(listed, self.root)
-            rows = get(["guid", "createtxg", "origin"], names, "-r")
-            found = self._images(names, Reading(rows, {}))
-        steps = zfs_facts.hops(found, image, point, base_guid, deep="deep_base" in self.caps)
-        if steps is None:
-            raise SnaprepError(
-                "base-missing",
-                f"{image}@{point} does not descend from a snapshot with GUID {base_guid}",
-                hint="Observe again: the snapshot was destroyed, or belongs to another history.",
-            )
-        return [(part, zfs_stream.send(step, part, flags)) for step in steps for part in self.parts]
+        base = None if base_guid is None else self._base(image, point, base_guid)
+        return [(part, zfs_stream.send(image, point, base, part, flags)) for part in self.layout.parts]
+
+    def _base(self, image: str, point: str, base_guid: int) -> str:
+        """The base's full name. Without the cap `origin` it is first made a snapshot of the image itself.
+
+        An old `send -i` reaches the direct origin at most, and marks that stream so that it can only become a new
+        dataset. A promotion moves the shared snapshots to the image that is sent; nothing else notices.
+        """
+        for _ in range(_FORKS_MAX):
+            found = zfs_look.histories(self.layout)
+            base = zfs_facts.base_name(found, image, point, base_guid)
+            if base is None:
+                what = f"{image}@{point} does not descend from a snapshot with GUID {base_guid}"
+                raise SnaprepError(
+                    "base-missing", what, hint="Observe again: it was destroyed, or is of another history."
+                )
+            if "origin" in self.caps or base.startswith(f"{image}@"):
+                return base
+            self.promote(image)
+        raise SnaprepError("base-missing", f"{base} is more than {_FORKS_MAX} forks behind {image}@{point}")
 
     def can_resume(self, token: str) -> bool:
         """Whether what an interrupted receive wants to go on with is still here."""
@@ -217,27 +179,49 @@ class ZfsVolume:
             return False
         return True
 
-    def open_receive(self, image: str, part: str, *, origin: str | None, resumable: bool) -> list[str]:
+    def open_receive(
+        self, image: str, part: str, *, origin: str | None, resumable: bool, base_guid: int | None = None
+    ) -> list[str]:
         """argv of the program that reads one part's stream into `image`; never mounts, never forces.
 
-        `origin` is the full name of the root's snapshot that a new image starts from. Raises `not-ours` for an image
-        that no run of this pair received, `recv-mounted` for one that is in use.
+        `origin` is the full name of the root's snapshot that a new image starts from. `base_guid` is what the root's
+        stream starts from. Raises `not-ours` for an image that no run of this pair received, `recv-mounted` for one
+        that is in use, and Stale when the base is not the newest point: where the named dataset is missing,
+        `zfs receive` would look for the base by itself and write into whatever dataset has it.
         """
         name = dataset(image, part)
         there = existing({image: None, name: None})
         if image in there:
-            zfs_guard.require_recv(image, self.pair, self._local([image]))
+            zfs_guard.require_recv(image, self.pair, zfs_look.local(self.layout, [image]))
         if zfs_command.mounts_below(image):
             raise CheckFailed("recv-mounted", f"{image} is mounted; what is received into is never opened")
         new = name not in there
+        if new and origin and "origin" not in self.caps:
+            self._grow(name, part, origin)
+            new = False
+        elif base_guid is not None and not part and not origin:
+            self._require_newest(image, base_guid, new=new)
         if new and "properties" not in self.caps:
-            zfs("set", f"{zfs_guard.intent(self.pair)}={image}", self.parent)
+            zfs("set", f"{zfs_guard.intent(self.pair)}={image}", self.layout.parent)
         return zfs_stream.receive(
             name,
             resumable=resumable and "resume" in self.caps,
-            origin=zfs_stream.part_of(origin, part) if origin and new and "origin" in self.caps else None,
+            origin=zfs_stream.part_of(origin, part) if origin and new else None,
             properties=zfs_guard.sealed(self.pair, part) if new and "properties" in self.caps else {},
         )
+
+    def _grow(self, name: str, part: str, origin: str) -> None:
+        """Without `receive -o origin=`: a clone that takes the shared snapshots over: its newest is the base."""
+        sealed = zfs_guard.sealed(self.pair, part)
+        zfs("clone", *zfs_stream.options(sealed), zfs_stream.part_of(origin, part), name)
+        zfs("promote", name)
+
+    def _require_newest(self, image: str, base_guid: int, *, new: bool) -> None:
+        rows = {} if new else get(["guid", "createtxg"], [image], "-r", "-d", "1")
+        snapshots = [n for n in rows if n.startswith(f"{image}@")]
+        newest = max(snapshots, key=lambda n: number_of(rows, n, "createtxg"), default=None)
+        if newest is None or number_of(rows, newest, "guid") != base_guid:
+            raise Stale("stale", f"the newest point of {image} is {newest}, not the base with GUID {base_guid}")
 
     def received(
         self, image: str, point: str, guids: Sequence[int] = (), *, tuning: Mapping[str, str] | None = None
@@ -246,9 +230,11 @@ class ZfsVolume:
 
         `guids`, when given, are what the source says the point's parts are. Raises `receive-incomplete`.
         """
-        every, intent = self._snapshots(image, point), zfs_guard.intent(self.pair)
+        every, intent = self.layout.snapshots(image, point), zfs_guard.intent(self.pair)
         try:
-            rows = get([*zfs_facts.READ_POINT, PAIR, intent], [*every, *self._datasets(image), self.parent])
+            rows = get(
+                [*zfs_facts.READ_POINT, PAIR, intent], [*every, *self.layout.datasets(image), self.layout.parent]
+            )
         except SnaprepError as error:
             if error.id != "unknown-dataset":
                 raise
@@ -262,19 +248,19 @@ class ZfsVolume:
 
     def _seal(self, image: str, rows: Rows, tuning: Mapping[str, str]) -> None:
         """Close what of the image is there and not closed yet, then forget the intent. Safe to repeat."""
-        for part, name in zip(self.parts, self._datasets(image), strict=True):
+        for part, name in zip(self.layout.parts, self.layout.datasets(image), strict=True):
             if name in rows and not is_marked(rows, name, PAIR, self.pair):
                 for prop, value in {**tuning, **zfs_guard.sealed(self.pair, part)}.items():
                     zfs("set", f"{prop}={value}", name)
         intent = zfs_guard.intent(self.pair)
-        if is_marked(rows, self.parent, intent, image):
-            zfs("inherit", intent, self.parent)
+        if is_marked(rows, self.layout.parent, intent, image):
+            zfs("inherit", intent, self.layout.parent)
 
     def discard_partial(self, image: str) -> None:
         """Throw away the state of an interrupted receive (a stale resume token)."""
         if "resume" not in self.caps:
             return
-        every = existing(self._datasets(image))
+        every = existing(self.layout.datasets(image))
         rows = get(["receive_resume_token"], every) if every else {}
         for name in every:
             if zfs_facts.text_of(rows, name, "receive_resume_token"):
@@ -299,49 +285,48 @@ class ZfsVolume:
         """
         if mountpoint is not None:
             zfs_command.require_free_path(to, mountpoint)
-        done = existing(self._datasets(to))
+        done = existing(self.layout.datasets(to))
         self._require_half_made(image, point, to, done)
-        tuned = get_local(self._datasets(image))
-        for part in self.parts:
+        tuned = get_local(self.layout.datasets(image))
+        for part in self.layout.parts:
             name, origin = dataset(to, part), dataset(image, part)
             if name not in done:
                 wanted = {p: v.text for p, v in tuned.get(origin, {}).items() if p in zfs_facts.TUNING}
                 wanted |= {"canmount": "noauto", "readonly": "off"} | zfs_guard.marks(self.pair, role)
                 wanted |= {} if part else {"mountpoint": mountpoint or "none"}
                 zfs("clone", *zfs_stream.options(wanted), f"{origin}@{point}", name)
+            if mountpoint is not None and not part:  # before the next part: its path is inside
+                zfs_command.mount_parts(to, {to: mountpoint})
         if mountpoint is not None:
-            zfs_command.mount_parts(to, self._paths(to, mountpoint))
+            zfs_command.mount_parts(to, self.layout.paths(to, mountpoint))
         names = (to, f"{image}@{point}")
-        return self._images(names[:1], self._read(names))[0]
+        return self.layout.images(names[:1], zfs_look.read(self.layout, names, written="written" in self.caps))[0]
 
     def _require_half_made(self, image: str, point: str, to: str, done: Sequence[str]) -> None:
         if not done:
             return
         rows = get(["origin", PAIR, CREATED], done)
-        wanted = {dataset(to, part): f"{dataset(image, part)}@{point}" for part in self.parts}
+        wanted = {dataset(to, part): f"{dataset(image, part)}@{point}" for part in self.layout.parts}
         same = all(
             is_marked(rows, n, PAIR, self.pair) and zfs_facts.text_of(rows, n, "origin") == wanted[n] for n in done
         )
-        if not same or len(done) == len(self.parts):
+        if not same or len(done) == len(self.layout.parts):
             raise SnaprepError("dataset-exists", f"{to} exists already", hint="Set it aside by a rename first.")
-
-    def _paths(self, image: str, mountpoint: str) -> dict[str, str]:
-        return {dataset(image, part): dataset(mountpoint, part) for part in self.parts}
 
     def rename(self, image: str, to: str) -> None:
         """Unmount and rename an image with its children. Raises `dataset-busy`, `dataset-exists`, `unknown-dataset`."""
         if existing([to]):
             raise SnaprepError("dataset-exists", f"{to} exists already")
         intent = zfs_guard.intent(self.pair)
-        rows = get([PAIR, intent], [*existing(self._datasets(image)), self.parent])
-        if is_marked(rows, self.parent, intent, image):
+        rows = get([PAIR, intent], [*existing(self.layout.datasets(image)), self.layout.parent])
+        if is_marked(rows, self.layout.parent, intent, image):
             self._seal(image, rows, {})
         zfs_command.unmount(image)
         zfs_command.when_free(image, lambda: zfs("rename", image, to))
 
     def mount(self, image: str, mountpoint: str) -> None:
         """Mount at exactly this path, all parts, and check by dataset that it is there. Raises `mountpoint-taken`."""
-        paths = self._paths(image, mountpoint)
+        paths = self.layout.paths(image, mountpoint)
         if zfs_command.is_at(paths):
             return
         zfs_command.require_free_path(image, mountpoint)
@@ -362,7 +347,7 @@ class ZfsVolume:
 
     def set_automount(self, image: str, *, on: bool) -> None:
         """Whether the image comes up by itself at boot."""
-        for name in self._datasets(image):
+        for name in self.layout.datasets(image):
             zfs("set", f"canmount={'on' if on else 'noauto'}", name)
 
     def destroy_image(self, image: str) -> None:
@@ -372,9 +357,9 @@ class ZfsVolume:
         """
         if not existing([image]):
             return
-        rows, local = self._subtree(image)
+        rows, local = zfs_look.subtree(self.layout, image)
         zfs_guard.require_our_image(image, self.pair, rows, local)
-        listed = zfs("list", "-H", "-r", "-o", "name,origin", "-t", "filesystem,volume", self.pool)
+        listed = zfs("list", "-H", "-r", "-o", "name,origin", "-t", "filesystem,volume", self.layout.pool)
         zfs_guard.require_independent(image, dict(line.split("\t") for line in listed.splitlines()))
         zfs_command.unmount(image)
         for name in sorted(rows, key=lambda n: (n.count("/"), "@" in n), reverse=True):
@@ -382,8 +367,8 @@ class ZfsVolume:
 
     def promote(self, image: str) -> None:
         """Make a clone independent of its origin, so that the origin can go. Independent already is fine."""
-        rows = get(["origin"], self._datasets(image))
-        for name in self._datasets(image):
+        rows = get(["origin"], self.layout.datasets(image))
+        for name in self.layout.datasets(image):
             if zfs_facts.text_of(rows, name, "origin"):
                 zfs("promote", name)
 
@@ -395,12 +380,6 @@ class ZfsVolume:
         return zfs_owner.chown_tree(mount.path, user, group)
 
 
-def _import_id(pool: Mapping[str, str]) -> str:
-    """Changes with a boot, and with an import where ZFS counts those; zfs-fuse imports when its daemon starts."""
-    boot_id = _BOOT_ID.read_text().strip()
-    if "load_guid" in pool:
-        return f"{boot_id}:{pool['load_guid']}"
-    try:
-        return f"{boot_id}:{_FUSE_SOCKET.stat().st_ctime_ns}"
-    except FileNotFoundError:
-        return boot_id
+def _with_users(image: Image) -> Image:
+    users = zfs_command.users_of(zfs_command.mounts_below(image.name))
+    return dataclasses.replace(image, in_use_by=users) if users else image

@@ -165,42 +165,20 @@ def point(snapshots: Iterable[str], pair: str, rows: Rows) -> Point:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One increment of an image's history: from a snapshot's full name, or None for everything, up to `image@point`."""
+def base_name(found: Sequence[Image], image: str, point: str, base_guid: int) -> str | None:
+    """The full name of the base: a snapshot of the image itself before `point`, or of an origin before the fork.
 
-    base: str | None
-    image: str
-    point: str
-
-
-def hops(
-    found: Sequence[Image], image: str, point: str, base_guid: int | None, *, deep: bool
-) -> tuple[Hop, ...] | None:
-    """The increments that lead from the base to the point, oldest first; None when the base is not in its history.
-
-    With `deep` one increment reaches across origins. Without it each fork on the way is a stop of its own: an old
-    `zfs send -i` takes only snapshots of the dataset itself, or its direct origin.
+    None when the base is not in the point's history.
     """
-    if base_guid is None:
-        return (Hop(None, image, point),)
     by_name = {i.name: i for i in found}
-    stops: list[Hop] = []
     current, head, seen = by_name.get(image), point, set[str]()
     while current is not None and current.name not in seen:
         seen.add(current.name)
         end = next((p for p in current.points if p.name == head), None)
-        if end is None:
-            return None
-        base = next((p for p in current.points if p.guid == base_guid and p.createtxg <= end.createtxg), None)
-        if base is not None:
-            stops += [] if base.guid == end.guid else [Hop(f"{current.name}@{base.name}", current.name, head)]
-            first = stops[-1].base if stops else None
-            return (Hop(first, image, point),) if deep and first else tuple(reversed(stops))
+        base = current.point(base_guid)
+        if end is not None and base is not None and base.createtxg <= end.createtxg:
+            return f"{current.name}@{base.name}"
         parent = by_name.get(current.origin or "")
         fork = parent.point(current.origin_guid) if parent and current.origin_guid else None
-        if parent is None or fork is None:
-            return None
-        stops.append(Hop(f"{parent.name}@{fork.name}", current.name, head))
-        current, head = parent, fork.name
+        current, head = parent, fork.name if fork else ""
     return None

@@ -5,14 +5,13 @@ intersection of both hosts' words:
 
 estimate      `send -nP` tells a stream's size
 resume        `receive -s` and `send -t`
-origin        `receive -o origin=`
+origin        `receive -o origin=`, and `send -i` takes any earlier snapshot in a chain of origins
 properties    `receive -o NAME=VALUE`: a received image is sealed from its first moment
 large_blocks  `-L`      compressed  `-c`      embedded  `-e`
 zstd          the pool can hold zstd blocks;  zstd_active  it does
 bookmarks     `zfs bookmark`
 written       the properties `written` and `receive_resume_token` exist
 multi         `zfs snapshot a@x b@x` is one transaction
-deep_base     `send -i` takes any earlier snapshot in an origin chain; without it only the direct origin
 """
 
 from __future__ import annotations
@@ -64,7 +63,6 @@ def capabilities(send_usage: str, receive_usage: str, pool: Mapping[str, str], *
         "bookmarks": pool_can("bookmarks"),
         "written": not legacy,
         "multi": not legacy,
-        "deep_base": not legacy,
     }
     return frozenset(word for word, there in found.items() if there)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from snaprep.volumes.zfs_facts import Hop, dataset
+from snaprep.volumes.zfs_facts import dataset
 
 
 def part_of(snapshot: str, part: str) -> str:
@@ -18,10 +18,10 @@ def options(properties: Mapping[str, str]) -> list[str]:
     return [word for name, value in properties.items() for word in ("-o", f"{name}={value}")]
 
 
-def send(step: Hop, part: str, flags: Sequence[str]) -> list[str]:
+def send(image: str, point: str, base: str | None, part: str, flags: Sequence[str]) -> list[str]:
     """One part's stream. The base is named in full: it may live in the origin."""
-    base = ["-i", part_of(step.base, part)] if step.base else []
-    return ["zfs", "send", *flags, *base, f"{dataset(step.image, part)}@{step.point}"]
+    increment = ["-i", part_of(base, part)] if base else []
+    return ["zfs", "send", *flags, *increment, f"{dataset(image, part)}@{point}"]
 
 
 def receive(name: str, *, resumable: bool, origin: str | None, properties: Mapping[str, str]) -> list[str]:
