@@ -124,8 +124,7 @@ def _reach(login: Login, settings: _Settings, depth: int) -> Reached:
     if depth > 8:
         raise UsageError("ssh-config", f"ProxyJump of {login.address} leads in a circle")
     client = paramiko.SSHClient()
-    known = _known_hosts(settings)
-    client.get_host_keys().update(known)
+    _load_known_hosts(client.get_host_keys(), settings)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     stands_on = contextlib.ExitStack()
     stands_on.callback(client.close)
@@ -139,15 +138,19 @@ def _reach(login: Login, settings: _Settings, depth: int) -> Reached:
     return Reached(client, transport, f"{key.get_name()} {key.get_base64()}", stands_on)
 
 
-def _known_hosts(settings: _Settings) -> paramiko.HostKeys:
-    """The keys under the plain host name, which is where `SSHClient` looks when it is given a socket or not."""
-    import paramiko  # noqa: PLC0415
+def _load_known_hosts(into: paramiko.HostKeys, settings: _Settings) -> None:
+    """Line by line: paramiko's own loader fails as a whole on a marker (`@revoked`) or a key it cannot parse."""
+    import paramiko.hostkeys  # noqa: PLC0415
 
-    known = paramiko.HostKeys()
     for file in settings.known_hosts:
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            known.load(file)
-    return known
+        with contextlib.suppress(FileNotFoundError, PermissionError), Path(file).open(encoding="utf-8") as lines:
+            for line in map(str.strip, lines):
+                if line and line[0] not in "#@":
+                    with contextlib.suppress(paramiko.hostkeys.InvalidHostKey, paramiko.SSHException, ValueError):
+                        entry = paramiko.hostkeys.HostKeyEntry.from_line(" ".join(line.split()[:3]))
+                        if entry is not None and entry.key is not None:
+                            for name in entry.hostnames or ():
+                                into.add(name, entry.key.get_name(), entry.key)
 
 
 def _way(login: Login, settings: _Settings, stands_on: contextlib.ExitStack, depth: int) -> Any:  # noqa: ANN401
