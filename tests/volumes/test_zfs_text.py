@@ -1,0 +1,182 @@
+"""The pure parts: texts of real programs in, values out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snaprep.core.errors import CheckFailed, SnaprepError, UsageError
+from snaprep.core.volume import ImageRole
+from snaprep.volumes import zfs_facts, zfs_features, zfs_guard, zfs_mounts, zfs_owner, zfs_stream
+from snaprep.volumes.zfs import ZfsVolume
+from snaprep.volumes.zfs_facts import Reading
+
+# Captured from zfs-fuse 0.7.0: a dataset with a space in its name, a child, an inherited and a local mark.
+GET = (
+    "a/my bank\tguid\t17144909666622539010\t-\n"
+    "a/my bank\tcreatetxg\t7\t-\n"
+    "a/my bank\torigin\t-\t-\n"
+    "a/my bank\tcanmount\ton\tdefault\n"
+    "a/my bank\tmountpoint\t/tmp/m\tlocal\n"
+    "a/my bank\tused\t237568\t-\n"
+    "a/my bank\treferenced\t122880\t-\n"
+    "a/my bank\tsnaprep:pair\tp\tlocal\n"
+    "a/my bank@s0\tguid\t4226403494668104661\t-\n"
+    "a/my bank@s0\tcreatetxg\t20\t-\n"
+    "a/my bank@s0\torigin\t-\t-\n"
+    "a/my bank@s0\tuserrefs\t0\t-\n"
+    "a/my bank@s0\tsnaprep:pair\tp\tlocal\n"
+    "a/my bank/log\tguid\t6273271287946687647\t-\n"
+    "a/my bank/log\tcreatetxg\t10\t-\n"
+    "a/my bank/log\tmountpoint\t/tmp/m/log\tinherited from a/my bank\n"
+    "a/my bank/log\treferenced\t114688\t-\n"
+    "a/my bank/log\tsnaprep:pair\tp\tinherited from a/my bank\n"
+    "a/my bank/log@s0\tguid\t11311745072215315000\t-\n"
+    "a/my bank/log@s0\tcreatetxg\t20\t-\n"
+    "a/my bank/log@s0\tuserrefs\t0\t-\n"
+)
+MOUNTINFO = (
+    "43 1 0:40 / / rw - ext4 /dev/vda rw\n"
+    "68 43 0:44 / /tmp/zl\\040m rw,relatime - fuse.zfs a/my\\040bank rw,user_id=0\n"
+    "69 68 0:45 / /tmp/zl\\040m/log ro,relatime - zfs a/my\\040bank/log rw\n"
+    "70 43 0:46 / /tmp/zl\\040m rw - fuse.zfs b/other rw\n"
+)
+ZFS_FUSE_SEND = "usage:\n\tsend [-RDp] [-[iI] snapshot] <snapshot>\n\nFor the property list, run: zfs set|get\n"
+ZFS_FUSE_RECEIVE = "usage:\n\treceive [-vnF] <filesystem|volume|snapshot>\n\treceive [-vnF] -d <filesystem>\n"
+OPENZFS_SEND = (
+    "usage:\n\tsend [-DLPbcehnpsVvw] [-i|-I snapshot]\n\t     [-R [-X dataset[,dataset]...]]     <snapshot>\n"
+    "\tsend [-nVvPe] -t <receive_resume_token>\n"
+)
+OPENZFS_RECEIVE = (
+    "usage:\n\treceive [-vMnsFhu] [-o <property>=<value>] ... [-x <property>] ...\n"
+    "\t    <filesystem|volume|snapshot>\n\treceive -A <filesystem|volume>\n"
+)
+MODERN_POOL = {
+    f"feature@{name}": "enabled"
+    for name in ("extensible_dataset", "large_blocks", "lz4_compress", "embedded_data", "zstd_compress", "bookmarks")
+}
+
+
+def test_an_image_is_read_from_real_output() -> None:
+    """Names with spaces, two parts, one complete point; an inherited mark is no mark."""
+    rows = zfs_facts.parse_get(GET)
+    mounts = zfs_mounts.parse_mountinfo(MOUNTINFO)
+    (image,) = zfs_facts.images(["a/my bank"], "a/my bank", ["log"], "p", Reading(rows, rows, mounts))
+    assert image.parts == ("log",)
+    assert [p.guids for p in image.points] == [(4226403494668104661, 11311745072215315000)]
+    assert image.mounted_at == "/tmp/zl m"
+    assert image.automounts
+    assert not image.ours
+    assert image.referenced_bytes == 237568
+    assert zfs_facts.is_marked(rows, "a/my bank", zfs_facts.PAIR, "p")
+    assert not zfs_facts.is_marked(rows, "a/my bank/log", zfs_facts.PAIR, "p")
+
+
+def test_a_value_with_tabs_is_whole() -> None:
+    """The source is the last column, whatever a user has stored before it."""
+    rows = zfs_facts.parse_get("a/b\tsnaprep:note\tone\ttwo\tlocal\nbroken line\n")
+    assert rows == {"a/b": {"snaprep:note": zfs_facts.Value("one\ttwo", local=True)}}
+
+
+def test_only_dotted_siblings_belong() -> None:
+    """`bank.recv` is an image of `bank`; `bank2` and `xbank.recv` are not."""
+    names = zfs_facts.parse_names("a\na/bank\na/bank.recv\na/bank2\na/xbank.recv\n", "a/bank")
+    assert names == ("a/bank", "a/bank.recv")
+
+
+def test_mounts_are_found_by_dataset() -> None:
+    """Escapes are decoded, and an image with something mounted over it is not on top."""
+    mounts = zfs_mounts.parse_mountinfo(MOUNTINFO)
+    assert [(m.dataset, m.path, m.on_top) for m in mounts] == [
+        ("a/my bank", "/tmp/zl m", False),
+        ("a/my bank/log", "/tmp/zl m/log", True),
+        ("b/other", "/tmp/zl m", True),
+    ]
+
+
+def test_an_old_command_can_little() -> None:
+    """zfs-fuse shows no option that we could use, and its pool no feature."""
+    assert zfs_features.capabilities(ZFS_FUSE_SEND, ZFS_FUSE_RECEIVE, {"version": "23"}, legacy=True) == frozenset()
+
+
+def test_a_new_command_can_all() -> None:
+    """OpenZFS 2.3's usage texts and a pool with all features."""
+    caps = zfs_features.capabilities(OPENZFS_SEND, OPENZFS_RECEIVE, MODERN_POOL, legacy=False)
+    assert {"estimate", "resume", "origin", "properties", "large_blocks", "compressed", "embedded", "multi"} <= caps
+    assert "zstd_active" not in caps
+
+
+def test_flags_are_what_both_ends_can() -> None:
+    """No flag that the target's pool cannot store, and no compressed zstd blocks to a pool without zstd."""
+    new = zfs_features.capabilities(OPENZFS_SEND, OPENZFS_RECEIVE, MODERN_POOL, legacy=False)
+    assert zfs_features.common_flags(new, new) == ("-L", "-c", "-e")
+    assert zfs_features.common_flags(new, frozenset()) == ()
+    assert zfs_features.common_flags(new | {"zstd_active"}, new - {"zstd"}) == ("-L", "-e")
+    assert zfs_features.common_flags(new - {"large_blocks"}, new) == ("-c", "-e")
+
+
+def test_versions_and_sizes_are_parsed() -> None:
+    """Both kinds of `zfs version`, and rounded sizes of an old `zpool get`."""
+    assert zfs_features.parse_version("zfs-2.3.9-1\nzfs-kmod-2.3.9-1\n") == "2.3.9-1"
+    assert zfs_features.parse_version("unrecognized command 'version'\n") is None
+    assert zfs_features.parse_size("250M") == 250 << 20
+    assert zfs_features.parse_size("1.5T") == 3 << 39
+    assert zfs_features.parse_size("-") == 0
+    table = "NAME  PROPERTY  VALUE   SOURCE\nmy a  guid      164533  default\nmy a  health    ONLINE  -\n"
+    assert zfs_features.parse_pool_columns("my a", table) == {"guid": "164533", "health": "ONLINE"}
+
+
+def test_command_lines() -> None:
+    """Everything is argv: a space in a name stays in one word, and nothing forces."""
+    assert zfs_stream.send("a/my b", "x", "a/o.recv@y", "log", ["-L"]) == [
+        "zfs", "send", "-L", "-i", "a/o.recv/log@y", "a/my b/log@x",
+    ]  # fmt: skip
+    received = zfs_stream.receive("b/r", resumable=True, origin="b/o@y", properties={"readonly": "on"})
+    assert received == ["zfs", "receive", "-u", "-s", "-o", "readonly=on", "-o", "origin=b/o@y", "b/r"]
+    assert zfs_stream.dry(["zfs", "send", "a@b"]) == ["zfs", "send", "-n", "-P", "a@b"]
+
+
+@pytest.mark.parametrize(
+    ("said", "size"), [("full\ta@b\t5\nsize\t1234\n", 1234), ("size\t18446744073170717728\n", 0), ("", 0)]
+)
+def test_estimates_are_clamped(said: str, size: int) -> None:
+    """A negative size that was printed as a huge one counts as nothing."""
+    assert zfs_stream.parse_estimate(said) == size
+
+
+def test_a_pool_is_no_image() -> None:
+    """A whole pool cannot be renamed, so it is refused at once."""
+    with pytest.raises(UsageError):
+        ZfsVolume(pair="p", root="tank")
+
+
+def test_a_recv_image_needs_all_its_marks() -> None:
+    """Any one missing mark makes it somebody else's."""
+    local = {"r": {p: zfs_facts.Value(v, local=True) for p, v in zfs_guard.marks("p", ImageRole.RECV).items()}}
+    zfs_guard.require_recv("r", "p", local)
+    for prop in local["r"]:
+        with pytest.raises(CheckFailed):
+            zfs_guard.require_recv("r", "p", {"r": {k: v for k, v in local["r"].items() if k != prop}})
+
+
+def test_clones_outside_keep_an_image() -> None:
+    """A clone of a part, under any name in the pool, keeps the whole image; its own parts do not."""
+    zfs_guard.require_independent("a/b", {"a/b": "-", "a/b/log": "a/b@x", "a/bb": "a/c@b"})
+    with pytest.raises(SnaprepError, match="a/other"):
+        zfs_guard.require_independent("a/b", {"a/other": "a/b/log@x"})
+
+
+def test_owners_are_changed_only_where_they_differ(tmp_path: Path) -> None:
+    """Files of the tree's owner change hands, others keep theirs; equal numbers cost no walk."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "f").write_text("x")
+    assert zfs_owner.chown_tree(str(tmp_path), "root", "root") == 0
+    with pytest.raises(CheckFailed):
+        zfs_owner.chown_tree(str(tmp_path), "no-such-user", "root")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    before = Path("/etc/passwd").stat().st_uid
+    assert zfs_owner.chown_tree(str(tmp_path), "nobody", "nogroup") == 4
+    assert zfs_owner.chown_tree(str(tmp_path), "nobody", "nogroup") == 0
+    assert (tmp_path / "d" / "f").owner() == "nobody"
+    assert Path("/etc/passwd").stat().st_uid == before
