@@ -35,4 +35,4 @@ def command(app: App, host: str | None, *, yes: bool) -> int:
             app.listener.finishing = "a take-over is not stopped in the middle; again to leave at once"
         return sure
 
-    return app.finish(app.run.takeover(pair, policy, app.sink(), host=host, confirm=confirm))
+    return app.finish(app.run.take_over(pair, policy, app.sink(), host=host, confirm=confirm))

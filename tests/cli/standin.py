@@ -44,7 +44,7 @@ class StandIn:
         self._call("rebuild", pair, policy, sink, control, resume=resume)
         return self.report
 
-    def takeover(
+    def take_over(
         self,
         pair: Pair,
         policy: Policy,
