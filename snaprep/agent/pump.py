@@ -113,8 +113,7 @@ class _Sender:
             well = True
             return Sent(done, flow.total_bytes, time.monotonic() - flow.began_s, self._result)
         except SnaprepError as error:
-            flow.drop_program()
-            raise self._explained(error) from error
+            raise self._explained(error) from error  # before the program is ended, which may take seconds
         finally:
             flow.drop_program()
             flow.link.close(well=well)
@@ -230,8 +229,7 @@ class _Receiver:
             flow.note(RESULT, result, flow.silent)
             well = True
         except SnaprepError as error:
-            flow.drop_program()
-            if not self._from_peer:
+            if not self._from_peer:  # before the program is ended, which may take seconds
                 flow.tell(error)
             raise
         finally:
