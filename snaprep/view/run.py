@@ -25,7 +25,10 @@ def screen(report: Report, silent_s: float = 0.0) -> list[Text]:
         lines += table(heads, rows, frozenset({1, 2, 3, 4, 5, 6}))
         if left_out:
             lines.insert(3, Text(f"  ... {len(left_out)} rounds between"))
-    lines += paragraph("cutover", _forecast(report.forecast))
+    if report.cutover is not None and report.cutover.ok:
+        lines += paragraph("cutover", f"done, blocked {duration(report.cutover.blocked_ms)}")
+    else:
+        lines += paragraph("cutover", _forecast(report.forecast))
     lines += paragraph("space", _space(report))
     lines += paragraphs("note", report.notes[-3:])
     lines += paragraph("state", state_words(report), _STYLES.get(report.state, ""))
@@ -39,8 +42,10 @@ def line(report: Report) -> str:
     parts = [clock(report.elapsed_ms)]
     if report.current is not None:
         parts += [_round_name(report.current), *_progress(report.current)]
-    if report.forecast is not None and report.forecast.p50_ms is not None:
-        told = report.forecast
+    told = report.forecast
+    if report.cutover is not None and report.cutover.ok:
+        parts.append(f"cutover done, blocked {duration(report.cutover.blocked_ms)}")
+    elif told is not None and told.p50_ms is not None:
         parts.append(f"cutover ~{duration(told.p50_ms)} (P90 {duration(told.p90_ms)} of {duration(told.budget_ms)})")
     parts.append(f"state {state_words(report)}")
     if report.serving:
