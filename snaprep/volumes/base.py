@@ -60,8 +60,8 @@ class Volume(Protocol):
         """argv of the program that reads one part's stream into `image`; never mounts, never forces.
 
         `origin` is the full name of the root's point that a new image starts from, for an increment whose base lives in
-        another image. `base_guid` is the base of an increment that continues `image`. Call it for a part when the parts
-        before it have arrived. Raises `not-ours`, `recv-mounted`, and Stale when the base is not the newest point.
+        another image; where it is None, `base_guid` says which point of `image` the increment continues. Raises
+        `not-ours`, `recv-mounted`, and Stale when the base is not the newest point.
         """
 
     def received(

@@ -186,8 +186,8 @@ class ZfsVolume:
 
         `origin` is the full name of the root's snapshot that a new image starts from. `base_guid` is what the root's
         stream starts from. Raises `not-ours` for an image that no run of this pair received, `recv-mounted` for one
-        that is in use, and Stale when the base is not the newest point: where the named dataset is missing,
-        `zfs receive` would look for the base by itself and write into whatever dataset has it.
+        that is in use, and Stale when the base is not the newest point: where the named dataset is missing, an
+        old `zfs receive` looks for the base by itself and writes into whatever dataset has it.
         """
         name = dataset(image, part)
         there = existing({image: None, name: None})
@@ -199,7 +199,7 @@ class ZfsVolume:
         if new and origin and "origin" not in self.caps:
             self._grow(name, part, origin)
             new = False
-        elif base_guid is not None and not part and not origin:
+        elif base_guid is not None and not part and not (new and origin):
             self._require_newest(image, base_guid, new=new)
         if new and "properties" not in self.caps:
             zfs("set", f"{zfs_guard.intent(self.pair)}={image}", self.layout.parent)
@@ -319,7 +319,7 @@ class ZfsVolume:
             raise SnaprepError("dataset-exists", f"{to} exists already")
         intent = zfs_guard.intent(self.pair)
         rows = get([PAIR, intent], [*existing(self.layout.datasets(image)), self.layout.parent])
-        if is_marked(rows, self.layout.parent, intent, image):
+        if is_marked(rows, self.layout.parent, intent, image) and zfs_look.half_made(self.layout, image):
             self._seal(image, rows, {})
         zfs_command.unmount(image)
         zfs_command.when_free(image, lambda: zfs("rename", image, to))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaprep.core.errors import UsageError
+from snaprep.core.errors import SnaprepError, UsageError
 from snaprep.core.volume import Image, ImageRole
 from snaprep.volumes import zfs_facts, zfs_guard, zfs_mounts
 from snaprep.volumes.zfs_command import COMMAND_S, get, get_local, zfs
@@ -79,13 +79,29 @@ def local(layout: Layout, wanted: Sequence[str]) -> Rows:
     """Local properties. An image whose first receive was killed has no marks yet: the parent says whose it is."""
     found = get_local([layout.parent, *wanted])
     intent = found.get(layout.parent, {}).get(zfs_guard.intent(layout.pair))
-    if intent is not None:
-        half_made = zfs_guard.marks(layout.pair, ImageRole.RECV)
+    if intent is not None and half_made(layout, intent.text):
+        marks = zfs_guard.marks(layout.pair, ImageRole.RECV)
         for name in layout.datasets(intent.text):
             there = found.setdefault(name, {})
-            for prop, text in half_made.items():
+            for prop, text in marks.items():
                 there.setdefault(prop, zfs_facts.Value(text, local=True))
     return found
+
+
+def half_made(layout: Layout, image: str) -> bool:
+    """Whether an image that was meant to be received can have been: it has snapshots, all with names of ours.
+
+    Somebody else may have made a dataset of that name since; a receive is atomic, and leaves one with a snapshot.
+    """
+    try:
+        listed = zfs("list", "-H", "-r", "-o", "name", "-t", "snapshot", image)
+    except SnaprepError as error:
+        if error.id != "unknown-dataset":
+            raise
+        return False
+    names_there = [line.partition("@")[2] for line in listed.splitlines()]
+    prefix = zfs_guard.point_prefix(layout.pair)
+    return bool(names_there) and all(name.startswith(prefix) for name in names_there)
 
 
 def import_id(pool: Mapping[str, str]) -> str:

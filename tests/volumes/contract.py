@@ -145,8 +145,9 @@ class TestStreams:
             target.volume.received(target.recv, point.name, point.guids)
         assert caught.value.id == "receive-incomplete"
         ship(source, target, point)
-        assert target.image(target.recv).points == target.image(target.recv).points
-        assert target.image(target.recv).newest is not None
+        newest = target.image(target.recv).newest
+        assert newest is not None
+        assert newest.guids == point.guids
         aside = next(i for i in target.volume.facts().images if i.role is ImageRole.ISOLATED)
         target.volume.destroy_image(aside.name)
 
@@ -206,6 +207,18 @@ class TestWhatIsNotOurs:
             target.volume.open_receive(target.recv, "", origin=None, resumable=False)
         assert caught.value.id == "not-ours"
         assert target.image(target.recv).role is ImageRole.FOREIGN
+
+    def test_an_intent_to_receive_claims_nothing_by_itself(self, plain: Pair) -> None:
+        """A run that died before anything arrived does not make a dataset ours that somebody created since."""
+        _, target = plain
+        target.volume.open_receive(target.recv, "", origin=None, resumable=False)
+        target.create(target.recv, None)
+        assert target.image(target.recv).role is ImageRole.FOREIGN
+        with pytest.raises(SnaprepError) as caught:
+            target.volume.destroy_image(target.recv)
+        assert caught.value.id == "not-ours"
+        target.volume.rename(target.recv, f"{target.live}.old-1")
+        assert not target.image(f"{target.live}.old-1").ours
 
     def test_inherited_marks_do_not_count(self, plain: Pair) -> None:
         """A mark on the parent makes nothing below it ours."""

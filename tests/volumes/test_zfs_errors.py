@@ -70,8 +70,8 @@ OPENZFS = [
     ),
     (
         (
-            "cannot receive incremental stream: checksum mismatch or incomplete stream.\nPartially received snapshot is "
-            "saved."
+            "cannot receive incremental stream: checksum mismatch or incomplete stream.\n"
+            "Partially received snapshot is saved."
         ),
         "stream-damaged",
     ),
