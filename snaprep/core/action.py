@@ -119,7 +119,7 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp:
-    """The source's space is under its floor: release the base, so that the primary lives. The replica needs a new seed."""
+    """The source's space is under its floor: release the base, so that the primary lives. The next rebuild seeds."""
 
     roles: Roles
     free_bytes: int

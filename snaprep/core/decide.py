@@ -1,7 +1,7 @@
 """What to do next: from facts, policy and history to one action. Pure; the loop in `run` calls it until it is final.
 
-Invariant: at every answer the source is open or the answer opens it, no image is started that an increment will continue,
-and nothing is named for destruction here at all.
+Invariant: at every answer the source is open or the answer opens it, no image is started that an increment will
+continue, and nothing is named for destruction here at all.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from snaprep.core.model import (
 from snaprep.core.volume import Image
 from snaprep.core.who import describe, serving, who
 
+PREPARE_S = 1.0  # what is made ready before the gate closes takes this long, and writers write meanwhile
 EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
 
 
@@ -50,8 +51,8 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
     if isinstance(roles, ErrorInfo):
         return Refuse(error=roles)
     source, target = facts.host(roles.source), facts.host(roles.target)
-    if action := _cannot_start(facts, source, target):
-        return action
+    if (first := _too_full(roles, source, policy) or _cannot_start(facts, source, target)) is not None:
+        return first
     if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
         return Reopen(host=source.name)
     if history.abort:
@@ -61,6 +62,16 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
     if (action := _make_ready(facts, roles, policy)) is not None:
         return action
     return _ship_or_cut(facts, roles, policy, history)
+
+
+def _too_full(roles: Roles, source: HostFacts, policy: Policy) -> GiveUp | None:
+    """An open primary that runs out of room comes before everything else, a target that cannot be reached included."""
+    volume, live = source.volume, source.live
+    if volume is None or live is None or volume.free_bytes >= policy.floor_bytes:
+        return None
+    if source.engine.state is not EngineState.PRIMARY or not any(p.held for p in live.points):
+        return None
+    return GiveUp(roles=roles, free_bytes=volume.free_bytes, floor_bytes=policy.floor_bytes)
 
 
 def attached(source: HostFacts, target: HostFacts) -> bool:
@@ -79,24 +90,14 @@ def _finish(roles: Roles, history: History) -> Action:
 def _cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
     """What makes any rebuild impossible, in the order in which an operator would look."""
     for host in (source, target):
-        if host.error:
-            return Refuse(error=_error("host-unreachable", 30, f"{host.name}: {host.error}", facts))
-        if host.volume is None:
-            return Refuse(error=_error("volume-unavailable", 3, f"{host.name} has no snapshot storage to use", facts))
-        if host.volume.store_health not in ("ONLINE", "DEGRADED"):
-            what = f"pool {host.volume.store} on {host.name} is {host.volume.store_health}"
-            return Refuse(error=_error("pool-unhealthy", 3, what, facts))
-        if not host.engine.server_up:
-            what = f"the database server on {host.name} does not run"
-            hint = f"start it; a replica is served by it too. {host.engine.note}".strip()
-            return Refuse(error=_error("engine-down", 3, what, facts, hint))
-        if host.engine.state is EngineState.UNKNOWN:
-            what = f"the database on {host.name} is open in a process that does not answer"
-            hint = f"{host.engine.note or 'look at its log'}; a server that hangs has to be restarted"
-            return Refuse(error=_error("engine-silent", 3, what, facts, hint))
+        if (unfit := _unfit(facts, host)) is not None:
+            return unfit
     if source.live is None:
         return Refuse(error=_error("unknown-dataset", 3, f"{source.live_name} does not exist on {source.name}", facts))
-    if source.engine.state in REPLICA_STATES:
+    if not source.stands_at_path and source.engine.state not in REPLICA_STATES:
+        what = f"{source.live_name} on {source.name} is not mounted where clients look, so nobody serves"
+        return Refuse(error=_error("source-closed", 3, what, facts, f"`snaprep takeover {source.name}` opens it"))
+    if source.engine.state in REPLICA_STATES or _copy_never_promoted(source):
         what = f"{source.name} is a replica; it cannot be the source"
         return Refuse(error=_error("source-is-replica", 3, what, facts, "leave out --source, or take over first"))
     if target.engine.state in OPEN_STATES:
@@ -106,6 +107,32 @@ def _cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse 
     return None
 
 
+def _unfit(facts: Facts, host: HostFacts) -> Refuse | None:
+    """What a host lacks in either role."""
+    if host.error:
+        return Refuse(error=_error("host-unreachable", 30, f"{host.name}: {host.error}", facts))
+    if host.volume is None:
+        return Refuse(error=_error("volume-unavailable", 3, f"{host.name} has no snapshot storage to use", facts))
+    if host.volume.store_health not in ("ONLINE", "DEGRADED"):
+        what = f"pool {host.volume.store} on {host.name} is {host.volume.store_health}"
+        return Refuse(error=_error("pool-unhealthy", 3, what, facts))
+    if not host.engine.server_up:
+        what = f"the database server on {host.name} does not run"
+        hint = f"start it; a replica is served by it too. {host.engine.note}".strip()
+        return Refuse(error=_error("engine-down", 3, what, facts, hint))
+    if host.engine.state is EngineState.UNKNOWN:
+        what = f"the database on {host.name} is open in a process that does not answer"
+        hint = f"{host.engine.note or 'look at its log'}; a server that hangs has to be restarted"
+        return Refuse(error=_error("engine-silent", 3, what, facts, hint))
+    return None
+
+
+def _copy_never_promoted(host: HostFacts) -> bool:
+    """Marked as a replica and not open: nobody has made it a primary."""
+    marked = host.live is not None and host.live.properties.get("serves") == "replica"
+    return marked and host.engine.state not in OPEN_STATES
+
+
 def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     """Marks, room, and what stands in the way on the target; None when an increment can begin."""
     source, target = facts.host(roles.source), facts.host(roles.target)
@@ -113,23 +140,29 @@ def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     assert live is not None
     assert source.volume is not None
     assert target.volume is not None
-    if not source.claims_primary or source.claimed_generation != roles.generation or live.automounts:
+    stamped = source.engine.generation in (None, roles.generation) and source.claimed_generation == roles.generation
+    if not source.claims_primary or not stamped or live.automounts:
         return Adopt(roles=roles)
     if source.volume.free_bytes < policy.floor_bytes:
-        if any(p.held for p in live.points):
-            return GiveUp(roles=roles, free_bytes=source.volume.free_bytes, floor_bytes=policy.floor_bytes)
         what = f"{source.name} has {source.volume.free_bytes} bytes free, less than the floor of {policy.floor_bytes}"
         return Refuse(error=_error("no-space", 3, what, facts, "free space there, or lower rounds.floor"))
     if (action := _clear_live(facts, roles, policy)) is not None:
         return action
     recv = target.recv
     base = lineage.common_base(source.volume, live, target.volume, recv_name(target.live_name))
-    if recv is not None and (base is None or not base.continues):
-        if recv.role is ImageRole.FOREIGN and not policy.isolate_foreign:
-            return Refuse(error=_foreign(facts, target, recv))
-        aside = free_name(target, f"{target.live_name}.old")
-        return SetAside(roles=roles, image=recv.name, to=aside, why="its history parts from the source's")
-    return None
+    if recv is None or (base is not None and base.continues) or (base is None and _half_seeded(recv)):
+        return None
+    if recv.role is ImageRole.FOREIGN and not policy.isolate_foreign:
+        return Refuse(error=_foreign(facts, target, recv))
+    # Only what our own runs received is called .old, because settling removes that.
+    suffix = "old" if recv.ours else "isolated-recv"
+    aside = free_name(target, f"{target.live_name}.{suffix}")
+    return SetAside(roles=roles, image=recv.name, to=aside, why="its history parts from the source's")
+
+
+def _half_seeded(recv: Image) -> bool:
+    """A full stream that ended early: the seed goes on from its token."""
+    return recv.resume_token is not None and not recv.points
 
 
 def _clear_live(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
@@ -188,7 +221,7 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
         what = f"{policy.cutover_attempts} cutovers were begun and undone; the last because: {last}"
         return Refuse(error=_error("cutover-undone", 20, what, facts, "see the cause above; rounds are kept"))
     prediction = predict_now(policy, history)
-    direction = trend(history.rounds, prediction)
+    direction = trend(history.rounds, prediction, policy.budget_ms - policy.undo_ms)
     fits = prediction is not None and prediction.p90_ms <= policy.budget_ms - policy.undo_ms
     if fits and prediction is not None:
         return _cut_or_wait(facts, another, policy, history, prediction)
@@ -202,10 +235,8 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
 def predict_now(policy: Policy, history: History) -> Prediction | None:
     """What a cutover begun now would block."""
     since = history.now_s - (history.last_round_end_s if history.last_round_end_s is not None else history.now_s)
-    last = history.rounds[-1] if history.rounds else None
-    return predict_cutover(
-        history.rounds, history.cutovers, since + (last.total_s if last else 0.0), policy.limit_bytes_per_s
-    )
+    last_s = history.rounds[-1].total_s if history.rounds else 0.0
+    return predict_cutover(history.rounds, history.cutovers, since + last_s + PREPARE_S, policy.limit_bytes_per_s)
 
 
 def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History, prediction: Prediction) -> Action:
@@ -244,24 +275,23 @@ def _paced(another: Round, policy: Policy, history: History, reason: str, predic
     )
 
 
-def decide_takeover(facts: Facts, policy: Policy, history: History, target: str | None = None) -> Action:
-    """Make a surviving host serve. Refused while the primary answers."""
-    reachable = [h for h in facts.hosts if not h.error]
+def decide_takeover(
+    facts: Facts,
+    policy: Policy,  # noqa: ARG001 (all verbs decide from the same three)
+    history: History,
+    target: str | None = None,
+) -> Action:
+    """Make a surviving host serve. Refused while the primary answers; a take-over that died halfway is finished."""
     if target is not None and target not in [h.name for h in facts.hosts]:
         return Refuse(error=_error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
-    answering = [h for h in reachable if h.engine.state in OPEN_STATES]
+    reachable = [h for h in facts.hosts if not h.error]
+    answering = [h for h in reachable if h.engine.state in OPEN_STATES or _idle_primary(h)]
     if history.settled and answering:
         return Done(serving=answering[0].name)
-    if answering:
-        held = answering[0]
-        if held.engine.gate_saved or held.engine.state is not EngineState.PRIMARY:
-            hint = f"`snaprep abort` opens {held.name} again"
-        else:
-            hint = "nothing has to be taken over; to change sides on purpose, stop the primary's server first"
-        return Refuse(error=_error("primary-answers", 3, f"{held.name} answers as primary", facts, hint))
-    candidates = [
-        h for h in reachable if h.live is not None and h.live.properties.get("serves") and (target in (None, h.name))
-    ]
+    halfway = [h for h in answering if not h.claims_primary and h.live is not None and h.live.properties.get("serves")]
+    if answering and (len(answering) > 1 or not halfway):
+        return Refuse(error=_primary_answers(facts, answering[0]))
+    candidates = halfway or [h for h in reachable if _could_serve(h) and target in (None, h.name)]
     if not candidates:
         what = "no reachable host holds a copy of this pair that could serve"
         return Refuse(error=_error("no-replica", 3, what, facts, "", tuple(describe(h) for h in facts.hosts)))
@@ -278,9 +308,30 @@ def decide_takeover(facts: Facts, policy: Policy, history: History, target: str 
     return TakeOver(target=best.name, generation=generation, from_state=str(best.engine.state))
 
 
+def _idle_primary(host: HostFacts) -> bool:
+    """Closed, but the first session that comes opens it: it serves."""
+    waits = host.engine.state is EngineState.CLOSED and host.engine.server_up and host.claims_primary
+    return waits and host.stands_at_path
+
+
+def _could_serve(host: HostFacts) -> bool:
+    """It has a live image of this pair, or a complete received point to make one from."""
+    if host.live is not None:
+        return bool(host.live.properties.get("serves"))
+    return host.recv is not None and host.recv.role is ImageRole.RECV and host.recv.newest is not None
+
+
 def _standing(host: HostFacts) -> tuple[int, int, int]:
-    """The last primary first when it is whole, then a running replica, then one that is shut down."""
+    """The newest generation first; in it the last primary, then a running replica, then one that is shut down."""
     return (host.claimed_generation, int(host.claims_primary), int(host.engine.state in REPLICA_STATES))
+
+
+def _primary_answers(facts: Facts, host: HostFacts) -> ErrorInfo:
+    if host.engine.gate_saved or host.engine.state in (EngineState.GATED, EngineState.FROZEN):
+        hint = f"`snaprep abort` opens {host.name} again"
+    else:
+        hint = "nothing has to be taken over; to change sides on purpose, stop the primary's server first"
+    return _error("primary-answers", 3, f"{host.name} answers as primary", facts, hint)
 
 
 def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
@@ -306,7 +357,9 @@ def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
             return Refuse(error=_error("no-common-base", 3, what, facts, "`snaprep rebuild` makes a new one"))
         recv = receiver.recv
         if recv is not None and not base.continues:
-            aside = free_name(receiver, f"{receiver.live_name}.old")
+            if recv.role is ImageRole.FOREIGN:
+                return Refuse(error=_foreign(facts, receiver, recv))
+            aside = free_name(receiver, f"{receiver.live_name}.{'old' if recv.ours else 'isolated-recv'}")
             why = "its history parts from what is sent now"
             there = Roles(source=sender.name, target=receiver.name, generation=roles.generation)
             return SetAside(roles=there, image=recv.name, to=aside, why=why)
@@ -331,8 +384,10 @@ def _foreign(facts: Facts, host: HostFacts, image: Image) -> ErrorInfo:
 def _not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
     needed = f"{direction.needed_ms + policy.undo_ms:.0f} ms" if direction.needed_ms else "not known"
     what = (
-        f"{direction.kind.upper()}: rounds no longer shrink (last ratio {direction.ratio:.2f}); "
+        f"{direction.kind.upper()}: rounds no longer shrink enough (last ratio {direction.ratio:.2f}); "
         f"the budget is {policy.budget_ms} ms, what would work is {needed}"
     )
+    if direction.needed_bytes_per_s:
+        what += f", or {direction.needed_bytes_per_s / 1e6:.1f} MB/s on the way"
     hint = "a larger --budget, a higher --limit or a faster link, a quieter hour, or --hold to wait for one"
     return _error("not-converging", 12, what, facts, hint)

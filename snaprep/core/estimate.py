@@ -1,28 +1,30 @@
 """How fast rounds shrink, and what a cutover would take: pure arithmetic over measured rounds.
 
-The model of a delta is a working set: in `t` seconds `W * (1 - exp(-rate * t / W))` unique bytes get dirty, where W is the
-hot set and `rate` the speed at which untouched pages are first written. For short times it is linear, for a small hot set it
-saturates. Link speed is taken from rounds long enough to mean something: a round of a few kilobytes measures latency.
+The model of a delta is a working set: in `t` seconds `W * (1 - exp(-rate * t / W))` unique bytes get dirty, where W is
+the hot set and `rate` the speed at which untouched pages are first written. For short times it is linear, for a small
+hot set it saturates. Link speed is taken from rounds long enough to mean something: a few kilobytes measure latency.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from snaprep.core.model import CutoverTried, RoundDone
 
 RATE_MIN_BYTES = 4 << 20  # shorter rounds measure latency, not the link
 RATE_MIN_S = 0.25
-FIXED_P50_MS = (
-    550.0  # gate, two shutdowns, snapshot, arm, attach, open: first guess, before this pair has measured its own
-)
+FIXED_P50_MS = 800.0  # gate, shutdowns, snapshot, arm, attach, open: first guess, until this pair has its own
 SPREAD_FIRST = 1.7  # P90 over P50 before anything is measured
 SPREAD_MIN = 1.25
 ROUND_FIXED_S = 0.15
 PLATEAU_RATIO = 0.8
 PLATEAU_ROUNDS = 3
-DIVERGING_RATIO = 0.95
+GROWING_RATIO = 1.05
+LONGER = 1.2  # how much longer an increment has to be before it says something about saturation
+SATURATED = 0.9  # of the linear growth: less is taken for a hot set, more for noise
+LINK_MAX_FACTOR = 64.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Prediction:
     p50_ms: float
     p90_ms: float
     delta_bytes: float
+    fixed_ms: float = FIXED_P50_MS
 
 
 def rates(rounds: tuple[RoundDone, ...], limit_bytes_per_s: int | None = None) -> Rates:
@@ -60,27 +63,37 @@ def rates(rounds: tuple[RoundDone, ...], limit_bytes_per_s: int | None = None) -
 
 
 def _working_set(increments: list[RoundDone]) -> tuple[float, float | None]:
-    """Rate at short times and hot bytes, from the last two increments of clearly different length."""
-    last = increments[-1]
-    speeds = [(r.dirty_s or 1e-3, r.delta_bytes) for r in increments]
-    linear = last.delta_bytes / max(last.dirty_s or 1e-3, 1e-3)
-    longer = [(t, d) for t, d in speeds if t >= 2 * (last.dirty_s or 1e-3)]
+    """Rate at short times and hot bytes, from the last increment and the last one that is clearly longer."""
+    t, d = _span(increments[-1])
+    linear = d / t
+    longer = [(t_long, d_long) for t_long, d_long in map(_span, increments) if t_long >= LONGER * t]
     if not longer:
         return linear, None
     t_long, d_long = longer[-1]
-    if d_long <= 0 or d_long / t_long > 0.9 * linear:
+    if d <= 0 or d_long / t_long > SATURATED * linear:
         return linear, None  # no saturation to be seen
-    low, high = float(max(d_long, last.delta_bytes)), 64.0 * max(d_long, last.delta_bytes, 1)
-    for _ in range(40):  # the hot set at which both increments fit one curve
+    low, high = 1.000001 * max(d_long, d), 64.0 * max(d_long, d)
+    for _ in range(50):  # the hot set at which both increments fit one curve
         hot = (low + high) / 2
-        rate = -hot / (last.dirty_s or 1e-3) * math.log(max(1e-9, 1 - min(last.delta_bytes / hot, 0.999999)))
-        if hot * (1 - math.exp(-rate * t_long / hot)) > d_long:
+        if _unique(_rate_at(hot, t, d), hot, t_long) > d_long:
             high = hot
         else:
             low = hot
     hot = (low + high) / 2
-    rate = -hot / (last.dirty_s or 1e-3) * math.log(max(1e-9, 1 - min(last.delta_bytes / hot, 0.999999)))
-    return max(rate, linear), hot
+    return max(_rate_at(hot, t, d), linear), hot
+
+
+def _span(done: RoundDone) -> tuple[float, float]:
+    return max(done.dirty_s or 0.0, 1e-3), float(done.delta_bytes)
+
+
+def _rate_at(hot_bytes: float, seconds: float, delta_bytes: float) -> float:
+    """The rate at which this hot set gives this delta."""
+    return -hot_bytes / seconds * math.log(1 - min(delta_bytes / hot_bytes, 0.999999))
+
+
+def _unique(rate: float, hot_bytes: float, seconds: float) -> float:
+    return hot_bytes * (1 - math.exp(-rate * seconds / hot_bytes))
 
 
 def unique_bytes(rates_: Rates, seconds: float) -> float:
@@ -89,7 +102,20 @@ def unique_bytes(rates_: Rates, seconds: float) -> float:
         return 0.0
     if not rates_.hot_bytes:
         return rates_.dirty_bytes_per_s * seconds
-    return rates_.hot_bytes * (1 - math.exp(-rates_.dirty_bytes_per_s * seconds / rates_.hot_bytes))
+    return _unique(rates_.dirty_bytes_per_s, rates_.hot_bytes, seconds)
+
+
+def settled_bytes(rates_: Rates) -> float | None:
+    """The delta that rounds settle on: what gets dirty while that delta is shipped. None when they grow without end."""
+    if rates_.dirty_bytes_per_s is None or not rates_.link_bytes_per_s:
+        return None
+    if not rates_.hot_bytes:
+        ratio = rates_.dirty_bytes_per_s / rates_.link_bytes_per_s
+        return rates_.dirty_bytes_per_s * rates_.round_fixed_s / (1 - ratio) if ratio < 1 else None
+    delta = rates_.hot_bytes
+    for _ in range(200):  # from above, so it ends on the largest one: shrinks towards it and never passes it
+        delta = unique_bytes(rates_, delta / rates_.link_bytes_per_s + rates_.round_fixed_s)
+    return delta
 
 
 def predict_cutover(
@@ -100,8 +126,9 @@ def predict_cutover(
 ) -> Prediction | None:
     """What a cutover begun now would block, or None before one increment was measured.
 
-    `since_head_s` is the time since the newest common point was taken. Fixed costs come from this pair's earlier cutovers,
-    else from a first guess; what they spread is learnt from how predictions fared.
+    `since_head_s` is the time since the newest common point was taken. Fixed costs come from this pair's earlier
+    cutovers, else from a first guess; what they spread is learnt from how predictions fared. One increment alone does
+    not show whether it was linear or the whole of a hot set, so its full size is in P90 until another one says more.
     """
     measured = rates(rounds, limit_bytes_per_s)
     if measured.dirty_bytes_per_s is None or not measured.link_bytes_per_s:
@@ -115,32 +142,81 @@ def predict_cutover(
         recent = sorted(c.blocked_ms for c in good[-7:])
         fixed_ms = recent[len(recent) // 2]
         if len(recent) >= 3:
-            spread = min(SPREAD_FIRST, max(SPREAD_MIN, 1.1 * recent[-1] / fixed_ms))
+            spread = min(SPREAD_FIRST, max(SPREAD_MIN, 1.1 * recent[-1] / max(fixed_ms, 1.0)))
     p50 = fixed_ms + ship_ms
-    return Prediction(p50_ms=p50, p90_ms=p50 * spread, delta_bytes=delta)
+    p90 = p50 * spread
+    increments = [r for r in rounds if r.dirty_s]
+    if len(increments) == 1 and since_head_s <= _span(increments[0])[0]:
+        p90 = max(p90, fixed_ms * spread + 1000 * increments[0].delta_bytes / measured.link_bytes_per_s)
+    return Prediction(p50_ms=p50, p90_ms=p90, delta_bytes=delta, fixed_ms=fixed_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """`kind`: shrinking, plateau, or diverging. `needed_ms` is the budget that would do, as far as it can be known."""
+    """`kind`: shrinking, plateau, or diverging.
+
+    `needed_ms` is the cutover (P90) that would have to be allowed, `needed_bytes_per_s` the link that would do instead;
+    None where it cannot be known.
+    """
 
     kind: str
     ratio: float
     needed_ms: float | None
+    needed_bytes_per_s: float | None = None
 
 
-def trend(rounds: tuple[RoundDone, ...], prediction: Prediction | None) -> Trend:
-    """Whether more rounds will help."""
+def trend(
+    rounds: tuple[RoundDone, ...],
+    prediction: Prediction | None,
+    allowed_ms: float | None = None,
+    limit_bytes_per_s: int | None = None,
+) -> Trend:
+    """Whether more rounds will help.
+
+    Three steps that each keep more than `PLATEAU_RATIO` of the delta say no; two do when the curve through the rounds
+    says that they settle above `allowed_ms`, and two that grow say DIVERGING.
+    """
     deltas = [r.delta_bytes for r in rounds if r.dirty_s]
     needed = prediction.p90_ms if prediction else None
-    if len(deltas) < 2:
-        return Trend("shrinking", 0.0, needed)
-    ratio = deltas[-1] / max(deltas[-2], 1)
-    recent = deltas[-PLATEAU_ROUNDS - 1 :]
-    if len(recent) <= PLATEAU_ROUNDS:
-        return Trend("shrinking", ratio, needed)
-    steps = [b / max(a, 1) for a, b in zip(recent, recent[1:], strict=False)]
-    if all(s > PLATEAU_RATIO for s in steps):
-        kind = "diverging" if all(s >= DIVERGING_RATIO for s in steps) and recent[-1] > 1.2 * recent[0] else "plateau"
-        return Trend(kind, ratio, needed)
-    return Trend("shrinking", ratio, needed)
+    steps = [b / max(a, 1) for a, b in itertools.pairwise(deltas)]
+    if len(steps) < 2 or prediction is None:
+        return Trend("shrinking", steps[-1] if steps else 0.0, needed)
+    measured = rates(rounds, limit_bytes_per_s)
+    link = _needed_link(measured, prediction, allowed_ms)
+    if all(s >= GROWING_RATIO for s in steps[-2:]):
+        return Trend("diverging", steps[-1], needed, link)
+    flat = all(s > PLATEAU_RATIO for s in steps[-2:])
+    if flat and (_settles_above(measured, prediction, allowed_ms) or _is_flat_for_long(steps)):
+        return Trend("plateau", steps[-1], needed, link)
+    return Trend("shrinking", steps[-1], needed)
+
+
+def _is_flat_for_long(steps: list[float]) -> bool:
+    return len(steps) >= PLATEAU_ROUNDS and all(s > PLATEAU_RATIO for s in steps[-PLATEAU_ROUNDS:])
+
+
+def _settles_above(measured: Rates, prediction: Prediction, allowed_ms: float | None) -> bool:
+    """Even the middle estimate of where the rounds settle is too long. Needs a curve: a line alone proves nothing."""
+    settled = settled_bytes(measured)
+    if allowed_ms is None or measured.hot_bytes is None or settled is None or not measured.link_bytes_per_s:
+        return False
+    return prediction.fixed_ms + 1000 * settled / measured.link_bytes_per_s > allowed_ms
+
+
+def _needed_link(measured: Rates, prediction: Prediction, allowed_ms: float | None) -> float | None:
+    """The slowest link on which rounds settle where the cutover fits; None when no link would do."""
+    if allowed_ms is None or not measured.link_bytes_per_s:
+        return None
+    spread = prediction.p90_ms / max(prediction.p50_ms, 1e-3)
+
+    def fits(link: float) -> bool:
+        settled = settled_bytes(replace(measured, link_bytes_per_s=link))
+        return settled is not None and spread * (prediction.fixed_ms + 1000 * settled / link) <= allowed_ms
+
+    low, high = measured.link_bytes_per_s, LINK_MAX_FACTOR * measured.link_bytes_per_s
+    if fits(low) or not fits(high):
+        return None
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high

@@ -1,7 +1,7 @@
 """Which snapshot an increment can start from, and into which image it goes.
 
-Invariant: an increment's base is a point that both hosts hold with equal GUIDs in every part, that lies in the history of
-what is sent, and that has never been started since it was received. Identity is the GUID; a name proves nothing, and
+Invariant: an increment's base is a point that both hosts hold with equal GUIDs in every part, that lies in the history
+of what is sent, and it goes into an image that was never started. Identity is the GUID; a name proves nothing, and
 neither does a clock.
 """
 

@@ -86,6 +86,8 @@ class HostFacts:
     volume: VolumeFacts | None = None
     engine: EngineFacts = field(default_factory=EngineFacts)
     live_name: str = ""  # the configured image
+    mountpoint: str = ""  # where clients look for the database; empty: not known, any place counts
+    owner: str = ""  # "user:group" of the database's files, by name
     held_by: RunInfo | None = None
     guarded: str = ""  # what the guard keeps at present: "", "frozen", "gated"
     error: str = ""  # why this host told nothing; empty when it did
@@ -95,15 +97,20 @@ class HostFacts:
         return self.volume.image(self.live_name) if self.volume else None
 
     @property
+    def stands_at_path(self) -> bool:
+        """The live image is where clients look: the first session that comes opens it. A replica's stands elsewhere."""
+        at = self.live.mounted_at if self.live else None
+        return at is not None and self.mountpoint in ("", at)
+
+    @property
     def recv(self) -> Image | None:
         return self.volume.image(recv_name(self.live_name)) if self.volume else None
 
     @property
     def claimed_generation(self) -> int:
-        """The generation stamped in the database, or on the live image; 0 when neither carries one."""
-        if self.engine.generation is not None:
-            return self.engine.generation
-        return int(self.live.properties.get("generation", "0")) if self.live else 0
+        """The newest generation stamped in the database or on the live image; 0 when neither carries one."""
+        on_image = int(self.live.properties.get("generation", "0")) if self.live else 0
+        return max(self.engine.generation or 0, on_image)
 
     @property
     def claims_primary(self) -> bool:

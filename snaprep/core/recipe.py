@@ -1,10 +1,10 @@
 """Recipes: the short, dangerous sequences as data.
 
-Invariant: after every prefix of a recipe, and after every prefix of its undo, the database is served by exactly one side
-or by nobody for a bounded time; running the undo of what was done, newest first, leaves the source open.
+Invariant: after every prefix of a recipe, and after every prefix of its undo, the database is served by exactly one
+side or by nobody for a bounded time; running the undo of what was done, newest first, leaves the source open.
 
-A recipe is a tuple of steps. Steps of one host that follow each other go in one call, and the host undoes its own part of
-a failed call before it answers, so an undo never waits for the operator's round trip. Undo steps are written so that
+A recipe is a tuple of steps. Steps of one host that follow each other go in one call, and the host undoes its own part
+of a failed call before it answers, so an undo never waits for the operator's round trip. Undo steps are written so that
 running them when there is nothing to undo is fine.
 """
 
@@ -33,7 +33,8 @@ class Step:
     """One operation on one host.
 
     `undo` takes back what this step did; it runs when this step or a later one fails. A step that must not be cut off
-    (`may_interrupt=False`) is waited for before any undo begins. `blocks` marks the steps in which writers get no commit.
+    (`may_interrupt=False`) is waited for before any undo begins. `blocks` marks the steps in which writers get no
+    commit.
     """
 
     host: str
@@ -88,8 +89,7 @@ def unresolved(recipe: Iterable[Step]) -> list[str]:
     known: set[str] = set()
     missing: list[str] = []
     for step in recipe:
-        for arg in step.args.values():
-            if isinstance(arg, Ref) and arg.step not in known:
-                missing.append(f"{step.key} refers to {arg.step}")
+        wanted = [arg.step for arg in step.args.values() if isinstance(arg, Ref)]
+        missing += [f"{step.key} refers to {key}" for key in wanted if key not in known]
         known.add(step.key)
     return missing

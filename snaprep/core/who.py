@@ -38,7 +38,7 @@ def who(facts: Facts, wished_source: str | None = None) -> Roles | ErrorInfo:
         id="ambiguous-source",
         what="both hosts hold a database that could be the right one",
         serving=", ".join(f"{h.name} is open" for h in opened) or "nobody serves",
-        hint="compare the two positions above, then say which is right: --source HOST; the other is set aside, not lost",
+        hint="compare the two positions, then say which is right: --source HOST; the other is set aside, not lost",
         exit_code=3,
         details=tuple(describe(h) for h in facts.hosts),
     )
@@ -64,7 +64,7 @@ def serving(facts: Facts) -> str:
     if halted:
         return f"nobody serves: {halted[0].name} is {halted[0].engine.state}"
     idle = [h for h in facts.hosts if h.engine.state is EngineState.CLOSED and h.engine.server_up and may_serve(h)]
-    if len(idle) == 1 and idle[0].live is not None and idle[0].live.mounted_at:
+    if len(idle) == 1 and idle[0].stands_at_path:
         return f"{idle[0].name} serves (idle: the first session opens the database)"
     unseen = [h.name for h in facts.hosts if h.error]
     return "nobody serves, as far as can be seen" + (f"; {unseen[0]} cannot be reached" if unseen else "")
@@ -90,5 +90,8 @@ def _roles(facts: Facts, source: str) -> Roles | ErrorInfo:
             hint=f"the hosts are {names[0]} and {names[1]}",
             exit_code=2,
         )
-    generation = max(1, *(h.claimed_generation for h in facts.hosts))
-    return Roles(source=source, target=facts.other(source).name, generation=generation)
+    mine, other = facts.host(source), facts.other(source)
+    generation = max(1, mine.claimed_generation, other.claimed_generation)
+    if other.claims_primary and other.claimed_generation >= mine.claimed_generation:
+        generation = other.claimed_generation + 1  # the operator's word is stamped, so that it need not be said again
+    return Roles(source=source, target=other.name, generation=generation)

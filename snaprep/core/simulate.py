@@ -1,0 +1,334 @@
+"""Runs the loop against the model world: for `plan`, and for tests that kill anything after any step.
+
+`write` turns an action into recipes, as the actions do on live hosts; so what is simulated is what runs.
+A recipe is interpreted as on live hosts, too: one call for the steps of one host that follow each other; the host
+undoes its own part of a failed call at once; then every host undoes what earlier calls did, newest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from snaprep.core import decide
+from snaprep.core.action import Action, Cutover, GiveUp, Hold, Refresh, Refuse, Round, Seed, Settle, TakeOver, Verify
+from snaprep.core.errors import ErrorInfo, SnaprepError
+from snaprep.core.look import common_now, facts_of, violations
+from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone
+from snaprep.core.operations import perform
+from snaprep.core.recipe import Recipe, Step, calls, resolve, undo_of
+from snaprep.core.world import HostState, World, advance, kill_agent, kill_guard, kill_host, kill_server
+
+ROUND_TRIP_S = 0.03
+RETRIES = 5
+ACTIONS_MAX = 400
+
+Goal: TypeAlias = Literal["rebuild", "takeover", "refresh"]
+Write: TypeAlias = Callable[[Action, Facts, Policy, str], tuple[Recipe, ...]]
+Kill: TypeAlias = Literal["operator", "agent", "guard", "agent and guard", "server", "host", "link", "silence", "heal"]
+Meanwhile: TypeAlias = Callable[[World], None]
+
+_GOALS: Mapping[Goal, Callable[[Facts, Policy, History], Action]] = {
+    "rebuild": decide.decide_rebuild,
+    "takeover": decide.decide_takeover,
+    "refresh": decide.decide_refresh,
+}
+
+
+class OperatorKilled(Exception):
+    """The simulated operator's process is gone; nothing it would have undone is undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Before step number `at` of a run (counted over all its recipes, undo steps not counted)."""
+
+    at: int
+    kill: Kill | Meanwhile
+    host: str = ""  # for agent, guard, server, host
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a run did. `steps` are (host, operation, error id or empty); `broken` are violations, and after what."""
+
+    actions: list[Action] = field(default_factory=list)
+    steps: list[tuple[str, str, str]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    final: Action | None = None
+    error: ErrorInfo | None = None
+    killed: bool = False
+    history: History = field(default_factory=History)
+
+
+@dataclass(slots=True)
+class _Run:
+    goal: Goal
+    world: World
+    policy: Policy
+    faults: dict[int, list[Fault]]
+    write: Write
+    name: str
+    trace: Trace
+    target: str | None = None
+    count: int = 0
+    taken_s: float | None = None
+    failures: int = 0
+    newest: dict[str, tuple[int, int]] = field(default_factory=dict)  # host -> (its live image, newest common txg)
+
+
+def simulate_run(
+    goal: Goal,
+    world: World,
+    policy: Policy,
+    write: Write,
+    faults: Iterable[Fault] = (),
+    *,
+    target: str | None = None,
+    name: str = "run",
+    abort_after: int | None = None,
+) -> Trace:
+    """Observe, decide, act until an action is final, the operator is killed, or too much has failed.
+
+    `target` is the host named for a take-over; `abort_after` says `abort` after so many actions.
+    """
+    by_step: dict[int, list[Fault]] = {}
+    for fault in faults:
+        by_step.setdefault(fault.at, []).append(fault)
+    run = _Run(goal, world, policy, by_step, write, name, Trace(), target)
+    try:
+        _loop(run, abort_after)
+    except OperatorKilled:
+        run.trace.killed = True
+    for host in world.hosts.values():
+        if host.agent:
+            kill_agent(world, host)
+    _check(run, "the end")
+    return run.trace
+
+
+def _loop(run: _Run, abort_after: int | None) -> None:
+    trace, world = run.trace, run.world
+    for number in range(ACTIONS_MAX):
+        abort = abort_after is not None and number >= abort_after
+        trace.history = replace(trace.history, now_s=world.now_s, abort=abort)
+        facts = facts_of(world)
+        action = _decide(run, facts)
+        trace.actions.append(action)
+        _check(run, type(action).__name__)
+        if action.final:
+            trace.final = action
+            trace.error = action.error if isinstance(action, Refuse) else None
+            return
+        try:
+            _act(run, facts, action)
+            run.failures = 0
+        except SnaprepError as error:
+            run.failures += 1
+            if run.failures > RETRIES:
+                trace.error = error.info
+                return
+            advance(world, float(run.failures))
+    trace.error = ErrorInfo("endless", f"no final action after {ACTIONS_MAX}")
+
+
+def _decide(run: _Run, facts: Facts) -> Action:
+    if run.goal == "takeover":
+        return decide.decide_takeover(facts, run.policy, run.trace.history, run.target)
+    return _GOALS[run.goal](facts, run.policy, run.trace.history)
+
+
+def _act(run: _Run, facts: Facts, action: Action) -> None:
+    """Do one action, and note in the history what it taught."""
+    trace, world = run.trace, run.world
+    if isinstance(action, Hold):
+        advance(world, action.pace_s)
+        return
+    recipes = run.write(action, facts, run.policy, f"snaprep-model-{run.name}-{len(trace.actions):03d}")
+    began_s = world.now_s
+    if isinstance(action, Cutover):
+        _cut_over(run, action, recipes)
+        return
+    results: dict[str, object] = {}
+    for recipe in recipes:
+        results |= _must(run, recipe)
+    history = trace.history
+    if isinstance(action, Seed | Round):
+        _learn(run, action, results, world.now_s - began_s)
+    elif isinstance(action, Refresh):
+        trace.history = replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
+    elif isinstance(action, GiveUp):
+        world.given_up = True
+    elif isinstance(action, Verify):
+        trace.history = replace(history, verified=True)
+    elif isinstance(action, Settle | TakeOver):
+        trace.history = replace(history, settled=True)
+
+
+def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total_s: float) -> None:
+    sent, taken = results["send"], results["snapshot"]
+    assert isinstance(sent, Mapping)
+    assert isinstance(taken, Mapping)
+    history = run.trace.history
+    since_s, run.taken_s = run.taken_s, float(taken["at_s"])
+    done = RoundDone(
+        number=len(history.rounds) + 1,
+        base_guid=action.base.point.guid if isinstance(action, Round) else None,
+        head_guid=taken["guids"][0],
+        delta_bytes=sent["bytes"],
+        send_s=sent["send_s"],
+        total_s=total_s,
+        dirty_s=run.taken_s - since_s if since_s is not None and isinstance(action, Round) else None,
+    )
+    run.trace.history = replace(history, rounds=(*history.rounds, done), last_round_end_s=run.world.now_s)
+
+
+def _cut_over(run: _Run, action: Cutover, recipes: tuple[Recipe, ...]) -> None:
+    """Make ready, then the dangerous part; a failure of that is noted, not raised."""
+    ready, dangerous = recipes
+    _must(run, ready)
+    began_s = run.world.now_s
+    error = _interpret(run, dangerous, {})
+    if error is not None:
+        _interpret(run, undo_of(ready), {})
+    blocked_ms = 1000 * (run.world.now_s - began_s)
+    tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, error.id if error else "")
+    run.trace.history = replace(run.trace.history, cutovers=(*run.trace.history.cutovers, tried))
+
+
+# -- the interpreter ---------------------------------------------------------------------------------------------------
+
+
+def _must(run: _Run, recipe: Recipe) -> dict[str, object]:
+    results: dict[str, object] = {}
+    error = _interpret(run, recipe, results)
+    if error is not None:
+        raise SnaprepError(error.id, error.what)
+    return results
+
+
+def _interpret(run: _Run, recipe: Recipe, results: dict[str, object]) -> ErrorInfo | None:
+    finished: list[Step] = []
+    for group in calls(recipe):
+        error, done, told = _call(run, group, results)
+        if error is not None:
+            if told:
+                _undo(run, undo_of(done))
+                undo = undo_of(finished)
+            else:  # unknown how far it got
+                undo = undo_of([*finished, *group])
+            for host in run.world.hosts:
+                _undo(run, tuple(s for s in undo if s.host == host))
+            return error
+        finished += done
+    return None
+
+
+def _call(run: _Run, group: Recipe, results: dict[str, object]) -> tuple[ErrorInfo | None, list[Step], bool]:
+    """One call to one host. Returns what went wrong, what was done, and whether the host could tell."""
+    host = run.world.hosts[group[0].host]
+    done: list[Step] = []
+    advance(run.world, ROUND_TRIP_S)
+    for step in group:
+        lost = _strike(run, host)
+        if lost:
+            return ErrorInfo("agent-died", f"the agent on {host.name} is gone"), done, False
+        error = _one(run, host, step, results)
+        done.append(step)
+        if error is not None:
+            return error, done, True
+    return None, done, True
+
+
+def _one(run: _Run, host: HostState, step: Step, results: dict[str, object]) -> ErrorInfo | None:
+    world = run.world
+    error: ErrorInfo | None = None
+    try:
+        value = perform(world, host, step.op, resolve(step.args, results), step.deadline_s)
+        results[step.key] = {**value, "at_s": world.now_s} if isinstance(value, Mapping) else value
+    except SnaprepError as failure:
+        error = failure.info
+    run.trace.steps.append((host.name, step.op, error.id if error else ""))
+    _check(run, f"{host.name}: {step.op}")
+    return error
+
+
+def _undo(run: _Run, steps: Recipe) -> None:
+    """An undo step that fails does not keep the next from running."""
+    for step in steps:
+        _one(run, run.world.hosts[step.host], step, {})
+
+
+def _check(run: _Run, after: str) -> None:
+    found = [*violations(run.world), *_released(run)]
+    run.trace.broken += [f"after {after}: {what}" for what in found]
+
+
+def _released(run: _Run) -> list[str]:
+    """The newest common point of what a primary sends may only move on, unless it was given up."""
+    world, found = run.world, []
+    common = common_now(world)
+    for host in world.hosts.values():
+        live = host.live
+        if live is None or live.properties.get("serves") != "primary":
+            continue
+        image, txg = run.newest.get(host.name, (id(live), 0))
+        now_txg = common.get(host.name, 0)
+        if image == id(live) and now_txg < txg and not world.given_up:
+            found.append(f"the newest common point of {host.name} was let go of")
+        run.newest[host.name] = (id(live), max(txg, now_txg) if image == id(live) else now_txg)
+    return found
+
+
+def _strike(run: _Run, acting: HostState) -> bool:
+    """Let the faults of this step happen. True when the agent that is acting is lost with them."""
+    run.count += 1
+    lost = False
+    for fault in run.faults.get(run.count, ()):
+        lost = strike(run.world, fault, acting) or lost
+    return lost
+
+
+def strike(world: World, fault: Fault, acting: HostState) -> bool:
+    """One fault. Returns whether `acting` can no longer answer; raises OperatorKilled."""
+    host = world.hosts[fault.host] if fault.host else acting
+    if callable(fault.kill):
+        fault.kill(world)
+    elif fault.kill == "operator":
+        raise OperatorKilled
+    elif fault.kill in ("link", "silence", "heal"):
+        _change_link(world, fault.kill)
+    else:
+        _kill(world, host, fault.kill)
+    return not acting.agent if fault.kill in ("agent", "agent and guard", "host") and host is acting else False
+
+
+def _change_link(world: World, how: str) -> None:
+    world.link_up = how != "link"
+    world.link_silent = how == "silence"
+
+
+def _kill(world: World, host: HostState, what: str) -> None:
+    if what == "host":
+        kill_host(world, host)
+    elif what == "server":
+        kill_server(world, host)
+    elif what == "guard":
+        kill_guard(world, host)
+    elif what == "agent":
+        kill_agent(world, host)
+    else:
+        host.agent = False
+        kill_guard(world, host)
+
+
+def names_in(trace: Trace) -> list[str]:
+    """The actions' names, the final one included."""
+    return [type(a).__name__ for a in trace.actions]
+
+
+def rendered(trace: Trace) -> str:
+    """All that a run has said, for tests that look for what must not be in it."""
+    everything: tuple[Any, ...] = (trace.actions, trace.steps, trace.broken, trace.error, trace.history)
+    return repr(everything)
