@@ -1,418 +1,38 @@
-"""The loop: observe, decide, act, until the answer is final. One function a verb.
+"""What snaprep can be asked: one function a verb. The command line calls these, and so can a program.
 
-What a run did is observed again, not remembered; the journal only explains. So a run that died anywhere is resumed by running
-the loop again, here or on another machine.
+What a run did is observed again, not remembered; the journal only explains. So a run that died anywhere is resumed by
+running the loop again, here or on another machine.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
 
-from snaprep.act import cutover as act_cutover
-from snaprep.act import ready, settle, ship, takeover
-from snaprep.act.context import Context
-from snaprep.act.interpreter import Interpreter
+from snaprep.act import takeover as act_takeover
 from snaprep.control import Control, Sink
 from snaprep.core import decide
-from snaprep.core.action import (
-    Action,
-    Adopt,
-    Cutover,
-    Done,
-    GiveUp,
-    Hold,
-    Refresh,
-    Refuse,
-    Reopen,
-    Round,
-    Seed,
-    SetAside,
-    Settle,
-    TakeOver,
-    Verify,
-)
-from snaprep.core.errors import Aborted, ErrorInfo, SnaprepError, Stopped
-from snaprep.core.estimate import Prediction
-from snaprep.core.model import CutoverTried, Facts, History, Policy
-from snaprep.core.report import BaseReport, Forecast, Kept, Lost, Report, RoundReport, RunState, TakeOverQuestion
+from snaprep.core.action import Action, TakeOver
+from snaprep.core.errors import Aborted, SnaprepError
+from snaprep.core.model import Facts, History, Policy
+from snaprep.core.report import Report, TakeOverQuestion
 from snaprep.core.spec import Pair
-from snaprep.core.who import serving, who
-from snaprep.engines.derby import recipe as derby_recipe
-from snaprep.journal import Journal, earlier
-from snaprep.observe import observe
+from snaprep.journal import Journal
+from snaprep.loop import Decide, Run, fields_of
+from snaprep.planning import plan
 from snaprep.session import Session
+from snaprep.survey import check, status
+from snaprep.upkeep import clean, command, verify
 
-RETRIES = 5  # attempts in a row that fail for reasons that may pass: a cut link, an agent that died, stale facts
-_RETRY_PAUSE_S = 1.0
-_POLL_S = 0.5
-_PASSING = ("link-", "agent-died", "deadline", "stale", "host-unreachable", "not-a-replica", "base-missing")
-
-Decide = Callable[[Facts, Policy, History], Action]
+__all__ = ["check", "clean", "command", "plan", "rebuild", "refresh", "status", "take_over", "verify"]
 
 
-@dataclass(slots=True)
-class Memory:
-    """What the loop keeps between two actions."""
+def rebuild(pair: Pair, policy: Policy, sink: Sink, *, resume: bool = False, control: Control | None = None) -> Report:
+    """Make the other host a running replica of the one that serves.
 
-    history: History
-    report: Report
-    taken_s: float | None = None  # the sender's clock at this run's newest snapshot
-    numbers: int = 0
-    failures: int = 0
-
-
-class Run:
-    """One run of one verb on a connected session."""
-
-    def __init__(
-        self, session: Session, policy: Policy, sink: Sink, control: Control, journal: Journal, verb: str
-    ) -> None:
-        self.session = session
-        self.policy = policy
-        self.sink = sink
-        self.control = control
-        self.journal = journal
-        self.memory = Memory(
-            history=earlier(journal.entries(), journal.run),
-            report=Report(
-                run=journal.run, pair=session.pair.name, verb=verb, started_at=time.time(), journal=str(journal.path)
-            ),
-        )
-        self._began_s = time.monotonic()
-        self._lock = threading.Lock()
-        self.interpreter = Interpreter(session.hosts, self._on_event)
-
-    # -- the loop ------------------------------------------------------------------------------------------------
-
-    def loop(self, decide_next: Decide) -> Report:
-        """Until an action is final. Raises SnaprepError for what ends the run otherwise."""
-        while True:
-            facts = observe(self.session)
-            self._look(facts)
-            self._listen(facts)
-            self.memory.history = replace(self.memory.history, now_s=time.monotonic())
-            action = decide_next(facts, self.policy, self.memory.history)
-            self.journal.append("decision", action=type(action).__name__, **_told(action))
-            if isinstance(action, Refuse):
-                return self._end(action.error)
-            if isinstance(action, Done):
-                return self._say(state=RunState.DONE, reason="", serves=action.serving)
-            if self.control.stop.is_set() and not self.control.abort.is_set():
-                raise Stopped("stopped", "stopped as asked; it can be resumed", hint="snaprep resume")
-            self._try(facts, action)
-
-    def _try(self, facts: Facts, action: Action) -> None:
-        try:
-            self.act(facts, action)
-        except SnaprepError as error:
-            self.journal.append("failure", action=type(action).__name__, error=error.info)
-            if self.control.asked or not error.info.id.startswith(_PASSING) or self.memory.failures >= RETRIES:
-                if self.control.asked and self._asked_for(error):
-                    return  # observe once more, then end in order
-                raise
-            self.memory.failures += 1
-            self.sink.note(f"{error.info.what}; trying again ({self.memory.failures} of {RETRIES})")
-            self.control.wait(_RETRY_PAUSE_S * self.memory.failures)
-        else:
-            self.memory.failures = 0
-            self.journal.append("outcome", action=type(action).__name__)
-
-    def _asked_for(self, error: SnaprepError) -> bool:
-        return error.info.id in ("stopped", "cancelled", "link-cancelled")
-
-    def act(self, facts: Facts, action: Action) -> None:
-        """Do one action, and note what it taught."""
-        context = self._context(facts)
-        memory = self.memory
-        match action:
-            case Reopen():
-                self._say(state=RunState.PREPARING, reason=f"opening {action.host}, which an earlier run has left closed")
-                ready.reopen(context, action)
-            case Adopt():
-                self._say(state=RunState.PREPARING, reason=f"marking {action.roles.source} as the primary")
-                ready.adopt(context, action)
-            case SetAside():
-                self._say(state=RunState.PREPARING, reason=f"setting {action.image} aside: {action.why}")
-                kept, lost = ready.set_aside(context, action)
-                self._keep(kept, lost)
-            case GiveUp():
-                self.sink.note("the source runs out of space: the common base is released, the primary lives")
-                ready.give_up(context, action)
-            case Seed() | Round() | Refresh():
-                self._ship(context, action)
-            case Hold():
-                self._hold(action)
-            case Cutover():
-                self._cutover(context, action)
-            case TakeOver():
-                self._take_over(context, action)
-            case Verify():
-                self._say(state=RunState.VERIFYING, reason="")
-                proven = settle.verify(context, action)
-                self._say(verified=proven)
-                memory.history = replace(memory.history, verified=True)
-            case Settle():
-                self._say(state=RunState.SETTLING, reason="")
-                settle.settle(context, action)
-                memory.history = replace(memory.history, settled=True)
-            case Refuse() | Done():
-                raise AssertionError("final actions are not acted on")
-
-    def _context(self, facts: Facts) -> Context:
-        return Context(
-            pair=self.session.pair,
-            policy=self.policy,
-            session=self.session,
-            engine=derby_recipe,
-            interpreter=self.interpreter,
-            facts=facts,
-            run=self.journal.run,
-            number=self._number,
-            tell=self._tell_round,
-            stop=self.control.stop.is_set,
-        )
-
-    def _number(self) -> int:
-        self.memory.numbers += 1
-        return self.memory.numbers
-
-    # -- actions that teach something ----------------------------------------------------------------------------
-
-    def _ship(self, context: Context, action: Seed | Round | Refresh) -> None:
-        memory = self.memory
-        number = len(memory.history.rounds) + 1
-        if isinstance(action, Seed):
-            shown = RoundReport(number=0, kind="full", expected_bytes=action.expected_bytes)
-            parcel = ship.Shipment(
-                sender=action.roles.source, receiver=action.roles.target, base=None, freeze=action.freeze, report=shown
-            )
-            state = RunState.SEEDING
-        elif isinstance(action, Round):
-            shown = RoundReport(number=number)
-            parcel = ship.Shipment(
-                sender=action.roles.source,
-                receiver=action.roles.target,
-                base=action.base,
-                freeze=action.freeze,
-                report=shown,
-            )
-            state = RunState.ROUND
-        else:
-            shown = RoundReport(number=len(memory.report.rounds) + 1, kind="refresh")
-            parcel = ship.Shipment(
-                sender=action.sender, receiver=action.receiver, base=action.base, freeze=False, report=shown
-            )
-            state = RunState.REFRESHING
-        base = action.base if not isinstance(action, Seed) else None
-        self._say(
-            state=state,
-            reason="",
-            base=BaseReport(name=base.point.name, guid=base.point.guid) if base else None,
-        )
-        with self.linked(parcel.sender, parcel.receiver):
-            done, taken_s = ship.ship(context, parcel, memory.taken_s)
-        self.journal.append("round", **_fields(done))
-        history = memory.history
-        if isinstance(action, Refresh):
-            history = replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
-        else:
-            memory.taken_s = taken_s
-            history = replace(history, rounds=(*history.rounds, done))
-        memory.history = replace(history, last_round_end_s=time.monotonic())
-
-    def _cutover(self, context: Context, action: Cutover) -> None:
-        self._say(
-            state=RunState.CUTTING_OVER,
-            reason="clients are cut off until replication is on",
-            forecast=self._forecast(Prediction(action.p50_ms, action.p90_ms, 0)),
-        )
-        with self.linked(action.roles.source, action.roles.target):
-            tried, shown = act_cutover.cutover(context, action)
-        self.journal.append("cutover", **_fields(tried))
-        self._say(cutover=shown)
-        history = self.memory.history
-        self.memory.history = replace(history, cutovers=(*history.cutovers, tried))
-        if not tried.ok:
-            self.sink.note(f"the cutover was undone after {tried.blocked_ms:.0f} ms: {tried.error}")
-
-    def _take_over(self, context: Context, action: TakeOver) -> None:
-        self._say(state=RunState.TAKING_OVER, reason=f"{action.target} is made to serve")
-        notes = takeover.take_over(context, action)
-        self.memory.history = replace(self.memory.history, settled=True)
-        self._say(notes=(*self.memory.report.notes, *notes))
-
-    def _hold(self, action: Hold) -> None:
-        prediction = Prediction(action.p50_ms, action.p90_ms or 0.0, 0) if action.p50_ms is not None else None
-        self._say(state=RunState.HELD, reason=action.reason, forecast=self._forecast(prediction))
-        history = self.memory.history
-        if action.reason.startswith("waiting") and history.waiting_since_s is None:
-            self.memory.history = replace(history, waiting_since_s=time.monotonic())
-        self.control.wait(action.pace_s)
-
-    def _forecast(self, prediction: Prediction | None) -> Forecast:
-        return Forecast(
-            budget_ms=self.policy.budget_ms,
-            undo_ms=self.policy.undo_ms,
-            p50_ms=prediction.p50_ms if prediction else None,
-            p90_ms=prediction.p90_ms if prediction else None,
-        )
-
-    def _keep(self, kept: Kept, lost: Lost | None) -> None:
-        report = self.memory.report
-        self._say(kept=(*report.kept, kept), lost=(*report.lost, lost) if lost else report.lost)
-
-    # -- the way on which data goes, and commands of a second terminal ------------------------------------------
-
-    @contextlib.contextmanager
-    def linked(self, sender: str, receiver: str) -> Iterator[None]:
-        """A way for streams from sender to receiver; commands are heard while it is used."""
-        self.session.link(sender, receiver, self.journal.run, self.policy.limit_bytes_per_s)
-        over = threading.Event()
-        listener = threading.Thread(target=self._poll, args=(sender, over), daemon=True)
-        listener.start()
-        try:
-            yield
-        finally:
-            over.set()
-            listener.join(5)
-
-    def _poll(self, name: str, over: threading.Event) -> None:
-        while not over.wait(_POLL_S):
-            with contextlib.suppress(SnaprepError):
-                self._obey(self.session.hosts[name].call("commands", {}, list[str], deadline_s=10))
-            if self.control.asked:
-                self.interpreter.cancel()
-
-    def _listen(self, facts: Facts) -> None:
-        for host in facts.hosts:
-            if not host.error:
-                with contextlib.suppress(SnaprepError):
-                    self._obey(self.session.host(host.name).call("commands", {}, list[str], deadline_s=10))
-        history = self.memory.history
-        if self.control.abort.is_set() and not history.abort:
-            self.memory.history = replace(history, abort=True)
-
-    def _obey(self, commands: list[str]) -> None:
-        for command in commands:
-            word, _, value = command.partition(" ")
-            self.journal.append("command", command=command)
-            if word == "cutover":
-                self.memory.history = replace(self.memory.history, release=True)
-                self.control.changed.set()
-            elif word == "abort":
-                self.control.ask_abort()
-            elif word == "limit":
-                rate = int(value) or None
-                self.policy = replace(self.policy, limit_bytes_per_s=rate)
-                for host in self.session.hosts.values():
-                    host.call("limit", {"bytes_per_s": rate}, type(None), deadline_s=10)
-                self._say(limit_bytes_per_s=rate)
-
-    # -- telling -------------------------------------------------------------------------------------------------
-
-    def _look(self, facts: Facts) -> None:
-        roles = who(facts, self.policy.source)
-        known = not isinstance(roles, ErrorInfo)
-        source = facts.host(roles.source) if not isinstance(roles, ErrorInfo) else None
-        target = facts.host(roles.target) if not isinstance(roles, ErrorInfo) else None
-        self._say(
-            source=source.name if source else self.memory.report.source,
-            target=target.name if target else self.memory.report.target,
-            serving=serving(facts),
-            serves=source.name if known and source is not None and source.engine.server_up else None,
-            source_free_bytes=source.volume.free_bytes if source and source.volume else None,
-            target_free_bytes=target.volume.free_bytes if target and target.volume else None,
-            pinned_bytes=source.live.pinned_bytes if source and source.live else None,
-            limit_bytes_per_s=self.policy.limit_bytes_per_s,
-        )
-
-    def _say(self, **changed: Any) -> Report:  # noqa: ANN401 (fields of Report)
-        with self._lock:
-            elapsed_ms = 1000 * (time.monotonic() - self._began_s)
-            self.memory.report = replace(self.memory.report, elapsed_ms=elapsed_ms, **changed)
-            report = self.memory.report
-        self.sink.report(report)
-        return report
-
-    def _tell_round(self, shown: RoundReport) -> None:
-        others = tuple(r for r in self.memory.report.rounds if (r.number, r.kind) != (shown.number, shown.kind))
-        self._say(rounds=(*others, shown))
-
-    def _on_event(self, event: Mapping[str, Any]) -> None:
-        if event.get("event") == "progress" and "sent_bytes" in event and self.memory.report.current is not None:
-            current = self.memory.report.current
-            self._tell_round(
-                replace(
-                    current,
-                    sent_bytes=event["sent_bytes"],
-                    rate_bytes_per_s=event.get("rate_bytes_per_s"),
-                    elapsed_ms=event.get("elapsed_ms", 0.0),
-                )
-            )
-            return
-        self.sink.event(event)
-        if self.sink.show_commands and event.get("event") == "commands":
-            self.sink.event(event)
-
-    def _end(self, error: ErrorInfo) -> Report:
-        state = {10: RunState.STOPPED, 11: RunState.ABORTED}.get(error.exit_code, RunState.FAILED)
-        return self._say(state=state, reason=error.what, error=error, hint=error.hint)
-
-    def failed(self, error: SnaprepError) -> Report:
-        """The report of a run that an exception ended: who serves now is looked at once more."""
-        info = error.info
-        if not info.serving:
-            with contextlib.suppress(SnaprepError):
-                info = replace(info, serving=serving(observe(self.session)))
-        return self._end(info)
-
-
-def _told(action: Action) -> dict[str, Any]:
-    """The fields of an action that say what it rests on."""
-    from snaprep.core.report import plain  # noqa: PLC0415 (used by the journal only)
-
-    named = getattr(action, "__dataclass_fields__", {})
-    return {name: plain(getattr(action, name), name) for name in named}
-
-
-def _fields(value: Any) -> dict[str, Any]:  # noqa: ANN401 (a dataclass)
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
-
-
-def new_run_id() -> str:
-    """Sortable, and short enough for a snapshot's name."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.urandom(2).hex()}"
-
-
-def _carry_out(
-    pair: Pair, policy: Policy, sink: Sink, control: Control | None, verb: str, decide_next: Decide, *, need_all: bool = True
-) -> Report:
-    """Connect, lock, loop, tell how it ended."""
-    journal = Journal.open(pair.name, run=new_run_id(), secrets=tuple(h.derby.password for h in pair.hosts))
-    with Session.open(pair) as session:
-        run = Run(session, policy, sink, control or Control(), journal, verb)
-        journal.append("begin", verb=verb, policy=_fields(policy))
-        try:
-            if need_all:
-                session.need_all()
-            session.lock(journal.run, verb, [h.name for h in pair.hosts])
-            report = run.loop(decide_next)
-        except SnaprepError as error:
-            report = run.failed(error)
-        journal.append("end", state=str(report.state), error=report.error)
-        return report
-
-
-def rebuild(
-    pair: Pair, policy: Policy, sink: Sink, *, resume: bool = False, control: Control | None = None
-) -> Report:
-    """Make the other host a running replica of the one that serves. `resume` is the same: the hosts know where it stood."""
+    `resume` does the same, for the hosts know where it stood.
+    """
     return _carry_out(pair, policy, sink, control, "resume" if resume else "rebuild", decide.decide_rebuild)
 
 
@@ -436,7 +56,7 @@ def take_over(
     def decide_next(facts: Facts, policy: Policy, history: History) -> Action:
         action = decide.decide_takeover(facts, policy, history, host)
         if isinstance(action, TakeOver) and not asked:
-            asked.append(confirm(takeover.question(facts, action)))
+            asked.append(confirm(act_takeover.question(facts, action)))
             if not asked[0]:
                 raise Aborted("not-confirmed", "nothing was changed", hint="type the host's name to go on")
         return action
@@ -444,4 +64,33 @@ def take_over(
     return _carry_out(pair, policy, sink, control, "takeover", decide_next, need_all=False)
 
 
-__all__ = ["CutoverTried", "Run", "rebuild", "refresh", "take_over"]
+def _carry_out(
+    pair: Pair,
+    policy: Policy,
+    sink: Sink,
+    control: Control | None,
+    verb: str,
+    decide_next: Decide,
+    *,
+    need_all: bool = True,
+) -> Report:
+    """Connect, lock, loop, tell how it ended."""
+    journal = Journal.open(pair.name, run=new_run_id(), secrets=tuple(h.derby.password for h in pair.hosts))
+    with Session.open(pair) as session:
+        run = Run(session, policy, sink, control or Control(), journal, verb)
+        journal.append("begin", verb=verb, policy=fields_of(policy))
+        try:
+            if need_all:
+                session.need_all()
+            session.lock(journal.run, verb, [h.name for h in pair.hosts])
+            report = run.loop(decide_next)
+        except SnaprepError as error:
+            report = run.failed(error)
+        journal.append("end", state=str(report.state), error=report.error)
+        session.keep_journal(report.target, journal.path)
+        return report
+
+
+def new_run_id() -> str:
+    """Sortable, and short enough for a snapshot's name."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.urandom(2).hex()}"

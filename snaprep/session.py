@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Self
 
 from snaprep.agent.link import Way
@@ -20,6 +21,7 @@ from snaprep.host.ssh import SshHost
 
 _CONFIGURE_S = 20.0
 _LOCK_S = 20.0
+_JOURNAL_COPY_CHARS = 4 << 20
 
 
 class Session:
@@ -103,6 +105,15 @@ class Session:
             source.call("link_aim", {"way": aim}, type(None), deadline_s=30)
             self._ways[sender, receiver] = way
         source.call("limit", {"bytes_per_s": limit_bytes_per_s}, type(None), deadline_s=10)
+
+    def keep_journal(self, name: str, journal: Path) -> None:
+        """Leave a copy of the journal on a host, so that another operator can read what happened. Best effort."""
+        host = self.hosts.get(name)
+        if host is None or not host.alive:
+            return
+        with contextlib.suppress(SnaprepError, OSError):
+            lines = journal.read_text("utf-8")[-_JOURNAL_COPY_CHARS:]
+            host.call("keep_journal", {"text": lines}, type(None), deadline_s=20)
 
     def close(self) -> None:
         with ThreadPoolExecutor(2) as pool:

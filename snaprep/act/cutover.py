@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snaprep.act.context import Context
 from snaprep.act.interpreter import Outcome
-from snaprep.act.ship import send_flags
+from snaprep.act.ship import send_flags, tuning
 from snaprep.core.action import Cutover
 from snaprep.core.errors import ErrorInfo, NobodyServes, from_info
 from snaprep.core.model import CutoverTried, recv_name
@@ -75,9 +75,11 @@ def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
         warm_point=base.target_point,
         point=point,
         base_guid=base.point.guid,
+        base_name=f"{base.source_image}@{base.point.name}",
         origin=None if base.continues else f"{base.target_image}@{base.target_point}",
         stream=point,
         send_flags=send_flags(context),
+        tuning=tuning(context, source.name),
         mountpoint=context.pair.host(target.name).replica_mountpoint,
         owner=context.pair.host(target.name).owner or source.owner,
         generation=action.roles.generation,

@@ -46,7 +46,6 @@ class Interpreter:
     def __init__(self, hosts: Mapping[str, Host], on_event: OnEvent) -> None:
         self._hosts = hosts
         self._on_event = on_event
-        self.commands: list[tuple[str, str]] = []
         self._pending: Pending[Performed] | None = None
 
     def run(self, recipe: Recipe, stop: Callable[[], bool] = lambda: False) -> Outcome:
@@ -119,7 +118,8 @@ class Interpreter:
                     "error": step.error.id if step.error else None,
                 }
             )
-        self.commands += [(host, line) for line in performed.commands]
+        for line in performed.commands:
+            self._on_event({"event": "command", "host": host, "line": line})
 
     def _undo(self, outcome: Outcome, finished: list[tuple[str, list[StepCall]]]) -> None:
         by_host: dict[str, list[StepCall]] = {}

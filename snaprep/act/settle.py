@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from snaprep.act.context import Context
 from snaprep.core import keep, lineage
-from snaprep.core.action import Settle, Verify
+from snaprep.core.action import Roles, Settle, Verify
 from snaprep.core.errors import VerifyFailed
+from snaprep.core.lineage import Base
 from snaprep.core.model import EngineState, recv_name
 from snaprep.core.recipe import Step
 
@@ -19,16 +20,22 @@ def verify(context: Context, action: Verify) -> tuple[str, ...]:
             f"{target.name} is {target.engine.state} and does not receive from {source.name}",
             hint="`snaprep rebuild` attaches it again",
         )
-    assert source.volume is not None
-    assert source.live is not None
-    assert target.volume is not None
-    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
-    if base is None:
-        raise VerifyFailed("no-common-base", "the two sides share no snapshot", hint="`snaprep rebuild` makes one")
+    base = shared(context, action.roles)
     return (
         f"{target.name} replays what {source.name} sends",
         f"both hold {base.point.name} (guid {base.point.guid})",
     )
+
+
+def shared(context: Context, roles: Roles) -> Base:
+    """The newest common point. Raises `no-common-base`."""
+    source, target = context.facts.host(roles.source), context.facts.host(roles.target)
+    base = None
+    if source.volume is not None and source.live is not None and target.volume is not None:
+        base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
+    if base is None:
+        raise VerifyFailed("no-common-base", "the two sides share no snapshot", hint="`snaprep rebuild` makes one")
+    return base
 
 
 def settle(context: Context, action: Settle) -> None:

@@ -73,7 +73,12 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
     base, image = shipment.base, recv_name(receiver.live_name)
     stream = point
     origin = f"{base.target_image}@{base.target_point}" if base is not None and not base.continues else None
-    begin: Mapping[str, Arg] = {"stream": stream, "image": image, "origin": origin}
+    begin: Mapping[str, Arg] = {
+        "stream": stream,
+        "image": image,
+        "origin": origin,
+        "base_guid": base.point.guid if base else None,
+    }
     cancel = Step(host=receiver.name, op="receive_cancel", args={"stream": stream})
     plan = SnapshotPlan(
         source=sender.name,
@@ -90,9 +95,10 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "point": point,
         "guids": Ref("snapshot", "guids"),
         "base_guid": base.point.guid if base else None,
+        "base_name": f"{base.source_image}@{base.point.name}" if base else "",
         "flags": send_flags(context),
     }
-    landed: Mapping[str, Arg] = {"stream": stream, "image": image, "guids": Ref("snapshot", "guids")}
+    landed: Mapping[str, Arg] = {"stream": stream, "image": image, "guids": Ref("snapshot", "guids"), "tuning": tuning(context, sender.name)}
     steps: list[Step] = [
         Step(host=receiver.name, op="receive_begin", args=begin, undo=(cancel,)),
         *taken,
@@ -107,6 +113,12 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         older = {"image": base.source_image, "point": base.point.name}
         steps.append(Step(host=sender.name, op="destroy_point", args=older, name="destroy old"))
     return tuple(steps)
+
+
+def tuning(context: Context, sender: str) -> Mapping[str, str]:
+    """What the sender's image is tuned with, recordsize above all: a copy without it grows larger increments."""
+    live = context.facts.host(sender).live
+    return live.tuning if live else {}
 
 
 def send_flags(context: Context) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class GuardProcess:
             stdin,
             LastWords(lambda: stderr.read1(65_536)),  # type: ignore[attr-defined]
             describe_end=lambda: None,
-            close=lambda: contextlib.suppress(OSError).__enter__() or stdin.close(),
+            close=lambda: _close(stdin),
         )
         self._connection.open("", _START_S)
         self.call("configure", {"spec": spec}, deadline_s=_START_S)
@@ -55,7 +55,7 @@ class GuardProcess:
 
     def call(self, op: str, args: dict[str, object] | None = None, *, deadline_s: float) -> Any:  # noqa: ANN401 (JSON)
         """Raises what the guard's engine raised, or `agent-died` when the guard is gone."""
-        return self._connection.call(op, args or {}, Any, deadline_s=deadline_s)  # type: ignore[arg-type]
+        return self._connection.call(op, args or {}, Any, deadline_s=deadline_s)
 
     def close(self) -> None:
         """Let the guard end; it puts back what it still holds first."""
@@ -63,3 +63,8 @@ class GuardProcess:
             self._connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
+
+
+def _close(stdin: BinaryIO) -> None:
+    with contextlib.suppress(OSError):
+        stdin.close()

@@ -8,11 +8,12 @@ import os
 import time
 from pathlib import Path
 
-from snaprep.agent import locks
+from snaprep.agent import keys, locks
 from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.streams import Streams
 from snaprep.core.errors import SnaprepError, UsageError
-from snaprep.core.model import HostFacts, RunInfo
+from snaprep.agent.serve import login_user
+from snaprep.core.model import HostFacts, RunInfo, recv_name
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost
 from snaprep.volumes.base import Volume
@@ -31,6 +32,11 @@ class AgentHost:
         self._locks: list[locks.Lock] = []
         self.locked = False
 
+    @property
+    def inside(self) -> Path:
+        """The database's directory, relative to where its image is mounted."""
+        return Path(self.spec.derby.database).relative_to(self.spec.mountpoint)
+
     # -- guard ---------------------------------------------------------------------------------------------------
 
     @property
@@ -42,6 +48,10 @@ class AgentHost:
             if lost:
                 self._guard.call("put_back", deadline_s=70)
         return self._guard
+
+    @property
+    def has_guard(self) -> bool:
+        return self._guard is not None
 
     def guarded(self) -> str:
         """What the guard holds at present."""
@@ -101,6 +111,20 @@ class AgentHost:
             return f"{path.owner()}:{path.group()}"
         except (OSError, KeyError):
             return ""
+
+    def tidy(self) -> list[str]:
+        """Discard half-received state and keys of runs that are over. Only with the pair's lock."""
+        done = []
+        recv = recv_name(self.spec.dataset)
+        found = self.volume.facts().image(recv)
+        if found is not None and found.resume_token:
+            self.volume.discard_partial(recv)
+            done.append(f"the half-received state of {recv} was discarded")
+        user = login_user()
+        runs = frozenset(left.run for left in keys.leftovers(user))
+        if runs and (count := keys.clean(user, runs)):
+            done.append(f"{count} keys of runs that are over were taken back")
+        return done
 
     def close(self) -> None:
         """End the guard first: it puts back what it holds."""

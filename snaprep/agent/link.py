@@ -131,7 +131,11 @@ class Listener:
             on_failure.pop_all()
         link = Link(*descriptors, why=lambda: "", on_close=lambda well: _release(connection, well=well))
         if self._greets:
-            link.send(GREETING, json.dumps({"run": self.run}).encode())
+            try:
+                link.send(GREETING, json.dumps({"run": self.run}).encode())
+            except SnaprepError:
+                link.close()
+                raise
         return link
 
     def _hear(self, link: Link) -> None:

@@ -137,14 +137,17 @@ def _ready(fd: int, mask: int, until_s: float) -> bool:
     return bool(poller.poll(max(0.0, until_s - time.monotonic()) * 1000))
 
 
+def _top() -> Path:
+    if os.geteuid() == 0:
+        return Path("/run/snaprep")
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / "snaprep"
+    return Path(tempfile.gettempdir()) / f"snaprep-{os.geteuid()}"
+
+
 def run_folder(run: str, purpose: str, user: str | None = None) -> Path:
     """A folder that only `user` (default: us) can enter, in memory where the system has such a place."""
-    if os.geteuid() == 0:
-        top = Path("/run/snaprep")
-    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        top = Path(runtime) / "snaprep"
-    else:
-        top = Path(tempfile.gettempdir()) / f"snaprep-{os.geteuid()}"
+    top = _top()
     of_run = top / checked_run(run)
     for folder in (top, of_run):
         folder.mkdir(mode=0o711, exist_ok=True)
@@ -227,3 +230,17 @@ def checked_run(run: str) -> str:
     if not _RUN.fullmatch(run):
         raise SnaprepError("bad-request", f"{run!r} is no id of a run")
     return run
+
+
+def left_behind() -> tuple[str, ...]:
+    """Runs of this user that have a folder here: under way, or left by an agent that was killed."""
+    top = _top()
+    return tuple(sorted(entry.name for entry in top.iterdir())) if top.is_dir() else ()
+
+
+def clean_run(run: str) -> None:
+    """Remove what an agent that was killed has left of a run: a socket, a key."""
+    folder = _top() / checked_run(run)
+    if folder.is_dir():
+        for left in list(folder.iterdir()):
+            remove_folder(left)

@@ -77,27 +77,46 @@ def set_aside(host: AgentHost, *, image: str, to: str) -> None:
 
 
 def tail(host: AgentHost, *, image: str, position: int) -> Tail:
-    """Count what an image that was set aside holds beyond a position, read through a throw-away clone."""
-    name = f"snaprep-{host.spec.pair}-look"
-    host.volume.destroy_point(image, name)
-    point = host.volume.snapshot(image, name)
+    """Count what an image that was set aside holds beyond a position.
+
+    It is mounted where no server looks: mounting is also what makes the last writes before a power cut visible.
+    """
+    beside = Path(f"{host.spec.mountpoint.rstrip('/')}.look")
+    host.volume.mount(image, str(beside))
     try:
-        with shown(host, image, point.name, f"{host.spec.dataset}.look") as directory:
-            return host.engine.tail(directory, position)
+        return host.engine.tail(beside / host.inside, position)
     finally:
-        host.volume.destroy_point(image, name)
+        host.volume.unmount(image)
+        with contextlib.suppress(OSError):
+            beside.rmdir()
 
 
 # -- streams -----------------------------------------------------------------------------------------------------
 
 
-def receive_begin(host: AgentHost, *, stream: str, image: str, origin: str | None) -> None:
-    host.streams.receive_begin(stream, host.volume, image, origin)
+def receive_begin(
+    host: AgentHost, *, stream: str, image: str, origin: str | None, base_guid: int | None
+) -> None:
+    """Expect a stream. What can be refused is refused now, before the sender does anything."""
+    programs = {
+        part: host.volume.open_receive(image, part, origin=origin, resumable=False, base_guid=base_guid)
+        for part in ("", *sorted(host.spec.children))
+    }
+    host.streams.receive_begin(stream, programs)
 
 
-def receive_end(host: AgentHost, *, stream: str, image: str, guids: tuple[int, ...], deadline_s: float) -> Point:
+def receive_end(
+    host: AgentHost,
+    *,
+    stream: str,
+    image: str,
+    guids: tuple[int, ...],
+    tuning: dict[str, str],
+    deadline_s: float,
+) -> Point:
     """Wait for the stream to be in, then read the GUIDs back. A stream is named after its point."""
-    return host.streams.receive_end(stream, host.volume, image, stream, guids, deadline_s)
+    host.streams.receive_end(stream, deadline_s)
+    return host.volume.received(image, stream, guids, tuning=tuning)
 
 
 def receive_cancel(host: AgentHost, *, stream: str) -> None:
@@ -112,13 +131,14 @@ def send(
     point: str,
     guids: tuple[int, ...],
     base_guid: int | None,
+    base_name: str,
     flags: tuple[str, ...],
 ) -> Sent:
     header = StreamHeader(
         run=host.streams.run, stream=stream, image=image, parts=host.spec.children, base_guid=base_guid, head=point,
         head_guid=guids[0],
     )  # fmt: skip
-    return host.streams.send(host.volume, header, flags)
+    return host.streams.send(host.volume, header, base_name, flags)
 
 
 # -- the replica's image -----------------------------------------------------------------------------------------
@@ -194,11 +214,12 @@ def attach(host: AgentHost, *, deadline_s: float) -> None:
 
 
 def gate_open(host: AgentHost) -> None:
-    """Open the gate through the guard; by ourselves when the guard cannot."""
-    try:
-        host.guard.call("put_back", deadline_s=70)
-    except SnaprepError:
-        host.engine.reopen()
+    """Open the gate through the guard that closed it; by ourselves when there is none, or it cannot."""
+    if host.has_guard:
+        with contextlib.suppress(SnaprepError):
+            host.guard.call("put_back", deadline_s=70)
+            return
+    host.engine.reopen()
 
 
 def stamp(host: AgentHost, *, generation: int) -> None:
@@ -235,6 +256,17 @@ def warm(host: AgentHost, *, image: str, point: str, owner: str) -> float:
         return host.engine.warm(directory)
 
 
+def digest(host: AgentHost, *, image: str, point: str, owner: str) -> dict[str, str]:
+    """Row counts and digests of every table at a point, read from a throw-away clone that this host's server opens."""
+    with shown(host, image, point, f"{host.spec.dataset}.verify", owner) as directory:
+        return host.engine.digest(directory)
+
+
+def tidy(host: AgentHost) -> list[str]:
+    """Remove what dead runs have left outside of the datasets: half-received state, one-run keys. What was done."""
+    return host.tidy()
+
+
 @contextlib.contextmanager
 def shown(host: AgentHost, image: str, point: str, scratch: str, owner: str = "") -> Iterator[Path]:
     """The database's directory in a throw-away clone of a point, mounted beside the real one."""
@@ -244,7 +276,7 @@ def shown(host: AgentHost, image: str, point: str, scratch: str, owner: str = ""
     host.volume.clone(image, point, scratch, mountpoint=str(beside), role=ImageRole.SCRATCH)
     try:
         host.give_to(scratch, owner)
-        yield beside / Path(host.spec.derby.database).relative_to(mountpoint)
+        yield beside / host.inside
     finally:
         host.volume.destroy_image(scratch)
         with contextlib.suppress(OSError):
@@ -254,9 +286,9 @@ def shown(host: AgentHost, image: str, point: str, scratch: str, owner: str = ""
 STEPS: dict[str, Step] = {
     f.__name__: f
     for f in (
-        adopt, arm_replica, attach, checkpoint, destroy_image, destroy_point, detach, fence, freeze, gate_close, gate_open,
+        adopt, arm_replica, attach, checkpoint, destroy_image, destroy_point, detach, digest, fence, freeze, gate_close, gate_open,
         gate_prepare, guard_ready, hold, mark, mark_takeover, mount, open_database, present, promote, prove, quiesce, receive_begin,
-        receive_cancel, receive_end, release, send, set_aside, snapshot, stamp, stop_replica, tail, thaw, warm, withdraw,
+        receive_cancel, receive_end, release, send, set_aside, snapshot, stamp, stop_replica, tail, thaw, tidy, warm, withdraw,
     )
 }  # fmt: skip
 

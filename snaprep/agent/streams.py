@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from snaprep.agent import flow, keys, pump
 from snaprep.agent.link import Dialer, Link, Listener, StreamHeader, Way
 from snaprep.agent.serve import login_user
 from snaprep.core.errors import SnaprepError, Stopped
-from snaprep.core.volume import Point
 from snaprep.volumes.base import Volume
 
 _TAKE_TICK_S = 0.5
@@ -85,9 +84,9 @@ class Streams:
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    def send(self, volume: Volume, header: StreamHeader, flags: tuple[str, ...]) -> Sent:
+    def send(self, volume: Volume, header: StreamHeader, base_name: str, flags: tuple[str, ...]) -> Sent:
         """Send a point; returns when the target has taken it all. Raises what `pump.send_stream` raises."""
-        parts = volume.open_send(header.image, header.head, header.base_guid, flags=flags)
+        parts = volume.open_send(header.image, header.head, header.base_guid, base_name=base_name, flags=flags)
         sent = pump.send_stream(
             self._link(),
             header,
@@ -109,8 +108,8 @@ class Streams:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
-    def receive_begin(self, stream: str, volume: Volume, image: str, origin: str | None) -> None:
-        """Expect a stream; it is received as soon as it comes."""
+    def receive_begin(self, stream: str, programs: Mapping[str, list[str]]) -> None:
+        """Expect a stream, whose parts these programs will read; it is received as soon as it comes."""
         listener = self._listener
         if listener is None:
             raise Stopped("link-not-open", "this host was not told to listen")
@@ -122,7 +121,7 @@ class Streams:
                 link = _await_link(listener, stream, receiving.cancelled)
                 receiving.result = pump.receive_stream(
                     link,
-                    lambda _header, part: volume.open_receive(image, part, origin=origin, resumable=False),
+                    lambda _header, part: programs[part],
                     cancelled=receiving.cancelled,
                 )
             except SnaprepError as error:
@@ -132,10 +131,8 @@ class Streams:
         self._receiving[stream] = receiving
         receiving.thread.start()
 
-    def receive_end(
-        self, stream: str, volume: Volume, image: str, point: str, guids: tuple[int, ...], deadline_s: float
-    ) -> Point:
-        """Wait until the stream is in, and read the GUIDs back. Raises what ended it, or `receive-incomplete`."""
+    def receive_end(self, stream: str, deadline_s: float) -> None:
+        """Wait until the stream is in. Raises what ended it."""
         receiving = self._receiving.get(stream)
         if receiving is None:
             raise Stopped("not-receiving", f"no stream {stream} is expected")
@@ -146,7 +143,6 @@ class Streams:
         del self._receiving[stream]
         if receiving.error is not None:
             raise receiving.error
-        return volume.received(image, point, guids)
 
     def receive_cancel(self, stream: str) -> None:
         """Stop expecting or receiving a stream; fine when there is none."""

@@ -57,7 +57,7 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
         return Reopen(host=source.name)
     if history.abort:
         return Refuse(error=_error("aborted", 11, "the run was ended as asked; nothing was cut over", facts))
-    if attached(source, target):
+    if attached(source, target) and _share(source, target):
         return _finish(roles, history)
     if (action := _make_ready(facts, roles, policy)) is not None:
         return action
@@ -77,6 +77,15 @@ def _too_full(roles: Roles, source: HostFacts, policy: Policy) -> GiveUp | None:
 def attached(source: HostFacts, target: HostFacts) -> bool:
     """The replica replays what the source sends."""
     return source.engine.replicating and target.engine.state is EngineState.REPLICA
+
+
+def _share(source: HostFacts, target: HostFacts) -> bool:
+    """A replica without a common point would have to be seeded after the next failover: it is not finished."""
+    assert source.volume is not None
+    assert source.live is not None
+    assert target.volume is not None
+    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
+    return base is not None
 
 
 def _finish(roles: Roles, history: History) -> Action:

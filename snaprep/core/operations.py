@@ -50,7 +50,7 @@ def perform(world: World, host: HostState, op: str, args: Mapping[str, Any], dea
         raise Stopped("host-unreachable", f"{host.name} does not answer")
     host.agent = True
     advance(world, DURATION_S.get(op, UNKNOWN_S))
-    known = inspect.signature(OPERATIONS[op]).parameters
+    known = _MODELLED[op]
     given = {**args, "deadline_s": deadline_s}
     return OPERATIONS[op](world, host, **{name: value for name, value in given.items() if name in known})
 
@@ -358,6 +358,17 @@ def gate_prepare(world: World, host: HostState) -> None:
     _guard(host)
 
 
+def guard_ready(world: World, host: HostState) -> None:
+    """The guard lives and its thaw is prepared, before anything is frozen."""
+    _guard(host)
+
+
+def checkpoint(world: World, host: HostState) -> None:
+    """Dirty pages go to the files while writers go on, so that the shutdown has less to do."""
+    _live(host)
+    _ready_server(host)
+
+
 def gate_close(world: World, host: HostState, *, lease_ms: int) -> None:
     """defaultConnectionMode=noAccess: new sessions are refused; kept in the database, so it travels (derby.md 6)."""
     _, content = _live(host)
@@ -502,8 +513,9 @@ def stamp(world: World, host: HostState, *, generation: int) -> None:
 OPERATIONS: Mapping[str, Operation] = {
     f.__name__: f
     for f in (
-        adopt, arm_replica, attach, destroy_image, destroy_point, detach, fence, freeze, gate_close, gate_open,
-        gate_prepare, hold, mark, mark_takeover, mount, open_database, present, promote, prove, quiesce, receive_begin,
+        adopt, arm_replica, attach, checkpoint, destroy_image, destroy_point, detach, fence, freeze, gate_close,
+        gate_open, gate_prepare, guard_ready, hold, mark, mark_takeover, mount, open_database, present, promote, prove, quiesce, receive_begin,
         receive_cancel, receive_end, release, send, set_aside, snapshot, stamp, stop_replica, thaw, warm, withdraw,
     )
 }  # fmt: skip
+_MODELLED = {name: frozenset(inspect.signature(f).parameters) for name, f in OPERATIONS.items()}

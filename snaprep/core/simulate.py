@@ -23,6 +23,7 @@ from snaprep.core.world import HostState, World, advance, kill_agent, kill_guard
 ROUND_TRIP_S = 0.03
 RETRIES = 5
 ACTIONS_MAX = 400
+_MOVES_POINTS = frozenset({"destroy_point", "destroy_image", "withdraw", "set_aside", "receive_end", "present", "mark"})
 
 Goal: TypeAlias = Literal["rebuild", "takeover", "refresh"]
 Write: TypeAlias = Callable[[Action, Facts, Policy, str], tuple[Recipe, ...]]
@@ -147,6 +148,7 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
         return
     recipes = run.write(action, facts, run.policy, f"snaprep-model-{run.name}-{len(trace.actions):03d}")
     began_s = world.now_s
+    world.given_up = world.given_up or isinstance(action, GiveUp)
     if isinstance(action, Cutover):
         _cut_over(run, action, recipes)
         return
@@ -155,11 +157,12 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
         results |= _must(run, recipe)
     history = trace.history
     if isinstance(action, Seed | Round):
+        if world.given_up:
+            run.newest.clear()
+        world.given_up = False
         _learn(run, action, results, world.now_s - began_s)
     elif isinstance(action, Refresh):
         trace.history = replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
-    elif isinstance(action, GiveUp):
-        world.given_up = True
     elif isinstance(action, Verify):
         trace.history = replace(history, verified=True)
     elif isinstance(action, Settle | TakeOver):
@@ -250,7 +253,7 @@ def _one(run: _Run, host: HostState, step: Step, results: dict[str, object]) -> 
     except SnaprepError as failure:
         error = failure.info
     run.trace.steps.append((host.name, step.op, error.id if error else ""))
-    _check(run, f"{host.name}: {step.op}")
+    _check(run, f"{host.name}: {step.op}", moved=step.op in _MOVES_POINTS)
     return error
 
 
@@ -260,8 +263,8 @@ def _undo(run: _Run, steps: Recipe) -> None:
         _one(run, run.world.hosts[step.host], step, {})
 
 
-def _check(run: _Run, after: str) -> None:
-    found = [*violations(run.world), *_released(run)]
+def _check(run: _Run, after: str, *, moved: bool = True) -> None:
+    found = [*violations(run.world), *(_released(run) if moved else ())]
     run.trace.broken += [f"after {after}: {what}" for what in found]
 
 

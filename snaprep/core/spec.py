@@ -10,7 +10,8 @@ from typing import Literal
 class DerbySpec:
     """A Derby network server on one host, as its own client reaches it there."""
 
-    database: str  # absolute path of the database directory
+    database: str  # absolute path of the database directory, as clients know it
+    replica_database: str = ""  # where it stands while this host is the replica; clients find nothing at their path
     host: str = "127.0.0.1"
     port: int = 1527
     user: str = "snaprep"
@@ -39,6 +40,11 @@ class HostSpec:
     owner: str = ""  # user:group of the database's files by name; empty: as the source has it
     engine: Literal["derby"] = "derby"
     derby: DerbySpec
+
+    @property
+    def replica_mountpoint(self) -> str:
+        """Where a replica's image is mounted: not at the path that clients know."""
+        return f"{self.mountpoint.rstrip('/')}.replica"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ An engine has two halves. `host` runs inside the agent on the database's host an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,9 +63,11 @@ class CutoverPlan:
     warm_point: str  # the newest point on the target, for warming its server
     point: str  # the final point's name
     base_guid: int
+    base_name: str  # image@point on the source
     origin: str | None
     stream: str
     send_flags: tuple[str, ...]
+    tuning: Mapping[str, str]
     mountpoint: str
     owner: str  # "user:group" that the copy's files get, by name; empty: as they came
     generation: int

@@ -43,6 +43,7 @@ class Volume(Protocol):
         point: str,
         base_guid: int | None,
         *,
+        base_name: str = "",
         flags: Sequence[str] = (),
         token: str | None = None,
     ) -> list[tuple[str, list[str]]]:

@@ -141,15 +141,25 @@ class ZfsVolume:
         return sum(number_of(rows, d, "written") for d in every)
 
     def open_send(
-        self, image: str, point: str, base_guid: int | None, *, flags: Sequence[str] = (), token: str | None = None
+        self,
+        image: str,
+        point: str,
+        base_guid: int | None,
+        *,
+        base_name: str = "",
+        flags: Sequence[str] = (),
+        token: str | None = None,
     ) -> list[tuple[str, list[str]]]:
         """(part, argv) of the programs that write the streams, in the order in which they must be sent.
 
-        Raises `base-missing`.
+        `base_name`, when it is a snapshot of the image itself, is taken as it is, without looking for the GUID: the
+        receiver refuses a stream from another base. Raises `base-missing`.
         """
         if token is not None:
             return [("", ["zfs", "send", "-t", token])]
-        base = None if base_guid is None else self._base(image, point, base_guid)
+        base = base_name if base_name.startswith(f"{image}@") else None
+        if base is None and base_guid is not None:
+            base = self._base(image, point, base_guid)
         return [(part, zfs_stream.send(image, point, base, part, flags)) for part in self.layout.parts]
 
     def _base(self, image: str, point: str, base_guid: int) -> str:

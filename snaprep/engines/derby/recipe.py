@@ -23,7 +23,8 @@ def snapshot(plan: SnapshotPlan) -> Recipe:
     freeze = Step(
         host=plan.source, op="freeze", args={"lease_ms": plan.freeze_lease_ms}, deadline_s=20, undo=(thaw,), blocks=True
     )
-    return (freeze, take, thaw)
+    ready = Step(host=plan.source, op="guard_ready", deadline_s=30)  # a JVM starts: not while writers wait
+    return (ready, freeze, take, thaw)
 
 
 def prepare(plan: CutoverPlan) -> Recipe:
@@ -46,7 +47,12 @@ def prepare(plan: CutoverPlan) -> Recipe:
             deadline_s=120,
         )
     )
-    begin: Mapping[str, Arg] = {"stream": plan.stream, "image": plan.target_recv, "origin": plan.origin}
+    begin: Mapping[str, Arg] = {
+        "stream": plan.stream,
+        "image": plan.target_recv,
+        "origin": plan.origin,
+        "base_guid": plan.base_guid,
+    }
     end = Step(host=target, op="receive_cancel", args={"stream": plan.stream})
     steps.append(Step(host=target, op="receive_begin", args=begin, undo=(end,)))
     return tuple(steps)
@@ -66,12 +72,14 @@ def cutover(plan: CutoverPlan) -> Recipe:
         "point": plan.point,
         "guids": Ref("snapshot", "guids"),
         "base_guid": plan.base_guid,
+        "base_name": plan.base_name,
         "flags": plan.send_flags,
     }
     landed: Mapping[str, Arg] = {
         "stream": plan.stream,
         "image": plan.target_recv,
         "guids": Ref("snapshot", "guids"),
+        "tuning": plan.tuning,
     }
     shown: Mapping[str, Arg] = {
         "image": plan.target_recv,

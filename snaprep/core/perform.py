@@ -1,0 +1,91 @@
+"""Steps as they travel to one host in one call, and what came of them.
+
+A value that an earlier step of the same call gives is named by `Later`; the host fills it in. Everything else was resolved by
+the interpreter before the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snaprep.core.errors import ErrorInfo
+from snaprep.core.recipe import Arg, Ref, Step
+
+_STEP, _FIELD = "$step", "$field"
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    key: str
+    op: str
+    args: dict[str, Any]
+    deadline_s: float
+    undo: tuple[StepCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """`began_s` and `ended_s` are the host's monotonic clock: differences within one host mean something."""
+
+    key: str
+    op: str
+    began_s: float
+    ended_s: float
+    value: Any = None
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What a host did of a call. When a step failed, `undone` are its own undo steps, run at once, newest first."""
+
+    done: tuple[StepDone, ...] = ()
+    undone: tuple[StepDone, ...] = ()
+    commands: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def failed(self) -> StepDone | None:
+        return next((s for s in self.done if s.error), None)
+
+
+def to_call(step: Step, results: Mapping[str, Any]) -> StepCall:
+    """The wire form of a step. Values of earlier calls are put in; those of the same call stay references."""
+    return StepCall(
+        key=step.key,
+        op=step.op,
+        args={name: _out(arg, results) for name, arg in step.args.items()},
+        deadline_s=step.deadline_s,
+        undo=tuple(to_call(u, results) for u in step.undo),
+    )
+
+
+def _out(arg: Arg, results: Mapping[str, Any]) -> Any:  # noqa: ANN401 (any JSON value)
+    if not isinstance(arg, Ref):
+        return arg
+    if arg.step in results:
+        return _field(results[arg.step], arg.field)
+    return {_STEP: arg.step, _FIELD: arg.field}
+
+
+def fill(args: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Put in what earlier steps of this call gave. Raises KeyError when they did not run."""
+    return {
+        name: _field(results[arg[_STEP]], arg[_FIELD]) if isinstance(arg, dict) and _STEP in arg else arg
+        for name, arg in args.items()
+    }
+
+
+def _field(value: Any, name: str) -> Any:  # noqa: ANN401 (any JSON value)
+    return value[name] if name else value
+
+
+def undo_calls(done: Iterable[StepCall]) -> tuple[StepCall, ...]:
+    """What takes back these steps, newest first; the same undo twice in a row runs once."""
+    calls: list[StepCall] = []
+    for step in reversed(list(done)):
+        for undo in step.undo:
+            if not any(c.op == undo.op and c.args == undo.args for c in calls):
+                calls.append(undo)
+    return tuple(calls)

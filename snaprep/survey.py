@@ -1,0 +1,218 @@
+"""Verbs that only look: status and check."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from snaprep.control import Sink
+from snaprep.core import keep, lineage
+from snaprep.core.decide import attached
+from snaprep.core.errors import ErrorInfo, SnaprepError
+from snaprep.core.model import REPLICA_STATES, EngineState, Facts, Finding, HostFacts, ImageRole, Policy, recv_name
+from snaprep.core.report import BaseReport, CheckReport, HostChecks, HostStatus, Kept, Status
+from snaprep.core.spec import Pair
+from snaprep.core.who import describe, may_serve, serving, who
+from snaprep.journal import Entry, Journal
+from snaprep.observe import observe
+from snaprep.session import Session
+
+_CHECK_S = 90.0
+
+
+def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
+    """How the pair stands: who serves, whether the replica is attached, what the last run did."""
+    del sink
+    with Session.open(pair) as session:
+        facts = observe(session)
+    journal = Journal.open(pair.name)
+    reading = journal.read()
+    roles = who(facts, policy.source)
+    source = facts.host(roles.source) if not isinstance(roles, ErrorInfo) else None
+    target = facts.host(roles.target) if not isinstance(roles, ErrorInfo) else None
+    base = newest_base(source, target)
+    last = _last_run(reading.entries)
+    open_hosts = [h.name for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
+    error = _alarm(facts)
+    return Status(
+        pair=pair.name,
+        serves=open_hosts[0] if len(open_hosts) == 1 else None,
+        serving=serving(facts),
+        hosts=tuple(_host_status(h) for h in facts.hosts),
+        base=base,
+        replication=_replication(source, target),
+        last_run=last[0],
+        last_verb=last[1],
+        last_state=last[2],
+        resumable=last[2] not in ("", "done", "aborted"),
+        warnings=(*_warnings(facts), *reading.damaged),
+        kept=tuple(
+            Kept(host=i.host, name=i.image, why="set aside; `snaprep clean --isolated` removes it")
+            for i in keep.isolated_images(facts)
+        ),
+        journal=str(journal.path),
+        error=error,
+        hint=error.hint if error else "",
+    )
+
+
+def newest_base(source: HostFacts | None, target: HostFacts | None) -> BaseReport | None:
+    """The newest point from which an increment could go from source to target."""
+    if source is None or target is None or source.volume is None or target.volume is None or source.live is None:
+        return None
+    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
+    return BaseReport(name=base.point.name, guid=base.point.guid) if base else None
+
+
+def _alarm(facts: Facts) -> ErrorInfo | None:
+    """What somebody has to act on now."""
+    for host in facts.hosts:
+        halted = host.engine.state in (EngineState.GATED, EngineState.FROZEN)
+        if halted and not host.guarded and host.held_by is None:
+            return ErrorInfo(
+                id="gate-left-closed",
+                what=f"{host.name} is {host.engine.state}, and no run keeps it so",
+                serving="nobody serves",
+                hint="snaprep abort opens it",
+                exit_code=21,
+            )
+    opened = [h for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
+    if len(opened) > 1:
+        return ErrorInfo(
+            id="two-primaries",
+            what="both hosts take sessions: they write different histories",
+            serving=serving(facts),
+            hint="stop the clients of the wrong one; then `snaprep rebuild --source HOST` sets the other aside",
+            exit_code=21,
+            details=tuple(describe(h) for h in facts.hosts),
+        )
+    reachable = [h for h in facts.hosts if not h.error]
+    if not reachable:
+        return ErrorInfo(id="host-unreachable", what=facts.hosts[0].error, serving="not known", exit_code=30)
+    if not opened and not any(_idle(h) for h in facts.hosts):
+        return ErrorInfo(
+            id="nobody-serves",
+            what="no host of this pair serves, as far as can be seen",
+            serving=serving(facts),
+            hint="snaprep takeover",
+            exit_code=21,
+            details=tuple(describe(h) for h in facts.hosts),
+        )
+    return None
+
+
+def _idle(host: HostFacts) -> bool:
+    """The first session opens the database there."""
+    mounted = host.live is not None and bool(host.live.mounted_at)
+    return host.engine.state is EngineState.CLOSED and host.engine.server_up and may_serve(host) and mounted
+
+
+def _warnings(facts: Facts) -> tuple[str, ...]:
+    said = []
+    for host in facts.hosts:
+        if host.live is not None and host.live.automounts and host.live.role is ImageRole.LIVE:
+            said.append(f"{host.live.name} on {host.name} is mounted at boot, before its role is known")
+        if host.error:
+            said.append(f"{host.name} told nothing: {host.error}")
+    return tuple(said)
+
+
+def _replication(source: HostFacts | None, target: HostFacts | None) -> str:
+    if source is None or target is None:
+        return ""
+    if attached(source, target):
+        return f"{target.name} replays what {source.name} sends"
+    if target.engine.state in REPLICA_STATES:
+        return f"broken: {target.name} is {target.engine.state}, but {source.name} does not send; `snaprep rebuild`"
+    if target.live is not None and target.live.properties.get("serves") == "replica":
+        return f"broken: {target.name} holds a replica that does not run; `snaprep rebuild`"
+    return f"none: {target.name} is no replica of {source.name}"
+
+
+def _host_status(host: HostFacts) -> HostStatus:
+    role = "replica" if host.live is not None and host.live.properties.get("serves") == "replica" else "other"
+    if host.engine.state in REPLICA_STATES:
+        role = "replica"
+    elif host.claims_primary or host.engine.state is EngineState.PRIMARY:
+        role = "primary"
+    newest = host.live.newest if host.live else None
+    return HostStatus(
+        name=host.name,
+        role="unknown" if host.error else role,  # type: ignore[arg-type]
+        engine_state=str(host.engine.state),
+        generation=host.claimed_generation,
+        position=host.engine.position_text,
+        replicating=host.engine.replicating,
+        server_up=host.engine.server_up,
+        dataset=host.live_name,
+        mounted_at=(host.live.mounted_at or "") if host.live else "",
+        newest=newest.name if newest else "",
+        store_health=host.volume.store_health if host.volume else "",
+        free_bytes=host.volume.free_bytes if host.volume else None,
+        pinned_bytes=host.live.pinned_bytes if host.live else None,
+        guarded=host.guarded,
+        held_by=host.held_by,
+        error=host.error,
+    )
+
+
+def _last_run(entries: tuple[Entry, ...]) -> tuple[str, str, str]:
+    """(run, verb, state) of the newest run that acted; a run without an end was killed."""
+    begun = next((e for e in reversed(entries) if e.kind == "begin"), None)
+    if begun is None:
+        return ("", "", "")
+    end = next((e for e in reversed(entries) if e.kind == "end" and e.run == begun.run), None)
+    return (begun.run, str(begun.get("verb", "")), str(end.get("state", "")) if end else "killed")
+
+
+def check(pair: Pair, policy: Policy, sink: Sink) -> CheckReport:
+    """Everything that could stop a run, on both hosts and between them. Changes nothing."""
+    del sink
+    with Session.open(pair) as session:
+        facts = observe(session)
+        roles = who(facts, policy.source)
+        target = roles.target if not isinstance(roles, ErrorInfo) else ""
+        names = [h.name for h in facts.hosts]
+        with ThreadPoolExecutor(2) as pool:
+            told = list(pool.map(lambda name: _host_checks(session, facts.host(name), name == target), names))
+    role_of = {} if isinstance(roles, ErrorInfo) else {roles.source: "source", roles.target: "target"}
+    hosts = [HostChecks(host=n, role=role_of.get(n, ""), findings=f) for n, f in zip(names, told, strict=True)]
+    opened = [h.name for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
+    return CheckReport(
+        pair=pair.name,
+        serves=opened[0] if len(opened) == 1 else None,
+        serving=serving(facts),
+        hosts=(*hosts, HostChecks(host="", role="", findings=_between(facts))),
+    )
+
+
+def _host_checks(session: Session, host: HostFacts, as_target: bool) -> tuple[Finding, ...]:  # noqa: FBT001
+    if host.error:
+        return (Finding(id="host-unreachable", level="fail", what=host.error),)
+    try:
+        found = session.host(host.name).call("check", {"as_target": as_target}, list[Finding], deadline_s=_CHECK_S)
+    except SnaprepError as error:
+        return (Finding(id=error.info.id, level="fail", what=error.info.what, hint=error.info.hint),)
+    return tuple(found)
+
+
+def _between(facts: Facts) -> tuple[Finding, ...]:
+    """What only both hosts together show."""
+    found = []
+    first, second = facts.hosts
+    roles = who(facts)
+    if isinstance(roles, ErrorInfo):
+        found.append(Finding(id=roles.id, level="fail", what=roles.what, hint=roles.hint))
+    else:
+        found.append(Finding(id="roles", level="ok", what=f"{roles.source} is the source, {roles.target} the target"))
+    versions = {h.engine.version for h in facts.hosts if h.engine.version}
+    if len(versions) > 1:
+        what = f"database formats differ: {first.engine.version} and {second.engine.version}"
+        found.append(Finding(id="version-differs", level="fail", what=what, hint="replication needs equal versions"))
+    if first.volume is not None and second.volume is not None:
+        both = sorted(first.volume.caps & second.volume.caps)
+        found.append(Finding(id="volume-caps", level="ok", what=f"both can: {', '.join(both) or 'plain send'}"))
+        skew_s = abs(first.clock_s - second.clock_s)
+        if skew_s > 60:
+            what = f"the clocks differ by {skew_s:.0f} s"
+            found.append(Finding(id="clock-skew", level="warn", what=what, hint="nothing here rests on them; mend it"))
+    return tuple(found)
