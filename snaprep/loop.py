@@ -37,7 +37,7 @@ from snaprep.core.action import (
 )
 from snaprep.core.errors import ErrorInfo, SnaprepError, Stopped
 from snaprep.core.estimate import Prediction
-from snaprep.core.model import Facts, History, Policy
+from snaprep.core.model import EngineState, Facts, History, Policy
 from snaprep.core.report import BaseReport, Forecast, Kept, Lost, Report, RoundReport, RunState, plain
 from snaprep.core.who import serving, who
 from snaprep.engines.derby import recipe as derby_recipe
@@ -364,7 +364,11 @@ class Run:
         info = error.info
         if not info.serving:
             with contextlib.suppress(SnaprepError):
-                info = replace(info, serving=serving(observe(self.session)))
+                facts = observe(self.session)
+                opened = any(h.engine.state is EngineState.PRIMARY for h in facts.hosts)
+                # An error of storage or link has no safety state of its own: it follows from who serves.
+                code = info.exit_code if info.exit_code != 1 or info.id == "bug" or not opened else 10
+                info = replace(info, serving=serving(facts), exit_code=code)
         return self._end(info)
 
 

@@ -6,21 +6,24 @@ import contextlib
 import getpass
 import os
 import socket
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 from snaprep.agent.link import Way
-from snaprep.core.errors import SnaprepError
+from snaprep.core.errors import Locked, SnaprepError
 from snaprep.core.model import RunInfo
 from snaprep.core.spec import HostSpec, Pair, Reach
 from snaprep.host.base import Host
+from snaprep.host.link import Joint
 from snaprep.host.reach import Login
 from snaprep.host.ssh import SshHost
 
 _CONFIGURE_S = 20.0
 _LOCK_S = 20.0
+_LOCK_AGAIN_S = 40.0
 _JOURNAL_COPY_CHARS = 4 << 20
 
 
@@ -31,6 +34,9 @@ class Session:
         self.pair = pair
         self.hosts: dict[str, Host] = {}
         self.lost: dict[str, SnaprepError] = {}
+        self._joint: Joint | None = None
+        self._held: RunInfo | None = None
+        self._databases: frozenset[str] = frozenset()
         self._ways: dict[tuple[str, str], tuple[int, int]] = {}
 
     @classmethod
@@ -70,6 +76,7 @@ class Session:
         """The agent there. Raises why there is none."""
         if name in self.hosts and not self.hosts[name].alive:
             self.connect([name])
+            self._lock_again(name)
         if name in self.lost:
             raise self.lost[name]
         return self.hosts[name]
@@ -82,14 +89,34 @@ class Session:
     def lock(self, run: str, verb: str, databases: Iterable[str]) -> None:
         """Take the pair's lock on every host reached, and the database's lock on those named. Raises `locked`."""
         operator = f"{getpass.getuser()}@{socket.gethostname()}"
-        info = RunInfo(run=run, verb=verb, operator=operator, pid=os.getpid())
-        wanted = set(databases)
+        self._held = RunInfo(run=run, verb=verb, operator=operator, pid=os.getpid())
+        self._databases = frozenset(databases)
         for name, host in self.hosts.items():
-            host.call("lock", {"info": info, "database": name in wanted}, type(None), deadline_s=_LOCK_S)
+            self._lock(name, host)
+
+    def _lock(self, name: str, host: Host) -> None:
+        host.call("lock", {"info": self._held, "database": name in self._databases}, type(None), deadline_s=_LOCK_S)
+
+    def _lock_again(self, name: str) -> None:
+        """A new agent takes the locks of the one that died, which may need a moment to let go of them."""
+        if self._held is None or name not in self.hosts:
+            return
+        ends_s = time.monotonic() + _LOCK_AGAIN_S
+        while True:
+            try:
+                return self._lock(name, self.hosts[name])
+            except Locked:
+                if time.monotonic() > ends_s:
+                    raise
+                time.sleep(0.5)
 
     def link(self, sender: str, receiver: str, run: str, limit_bytes_per_s: int | None) -> None:
         """Open the way for streams from sender to receiver, once a session and direction."""
         source, target = self.host(sender), self.host(receiver)
+        source.call("limit", {"bytes_per_s": limit_bytes_per_s}, type(None), deadline_s=10)
+        if self.pair.relay:
+            self._join(sender, receiver, run)
+            return
         way = (id(source), id(target))
         if self._ways.get((sender, receiver)) != way:
             public = source.call("link_key", {"run": run}, str, deadline_s=30)
@@ -104,7 +131,17 @@ class Session:
             )
             source.call("link_aim", {"way": aim}, type(None), deadline_s=30)
             self._ways[sender, receiver] = way
-        source.call("limit", {"bytes_per_s": limit_bytes_per_s}, type(None), deadline_s=10)
+
+    def _join(self, sender: str, receiver: str, run: str) -> None:
+        """Join the two hosts through here, for one stream."""
+        if self._joint is not None:
+            self._joint.close()
+        ends = [
+            self.host(name).call("link_relay", {"run": run, "sends": name == sender}, list[str], deadline_s=30)
+            for name in (sender, receiver)
+        ]
+        logins = [login(name, self.pair.reach_of(name)) for name in (sender, receiver)]
+        self._joint = Joint(logins[0], ends[0], logins[1], ends[1])
 
     def keep_journal(self, name: str, journal: Path) -> None:
         """Leave a copy of the journal on a host, so that another operator can read what happened. Best effort."""
@@ -116,6 +153,8 @@ class Session:
             host.call("keep_journal", {"text": lines}, type(None), deadline_s=20)
 
     def close(self) -> None:
+        if self._joint is not None:
+            self._joint.close()
         with ThreadPoolExecutor(2) as pool:
             for host in self.hosts.values():
                 pool.submit(_close, host)

@@ -85,7 +85,7 @@ def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
         generation=action.roles.generation,
         budget_ms=policy.budget_ms,
         undo_ms=policy.undo_ms,
-        lease_ms=policy.gate_ms,
+        lease_ms=min(policy.gate_ms, policy.budget_ms - policy.undo_ms),  # then it undoes itself, inside the budget
         replace_live=target.live is not None,
         detach=target.live is not None or source.engine.replicating,
     )

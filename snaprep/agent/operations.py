@@ -124,6 +124,11 @@ def link_listen(run: str, public_key: str) -> str:
     return the_host().streams.listen(run, public_key)
 
 
+def link_relay(run: str, sends: bool) -> list[str]:  # noqa: FBT001 (decoded by name)
+    """For hosts that cannot see each other: the program that the operator's ssh runs here to join the two."""
+    return the_host().streams.relay(run, sends=sends)
+
+
 def link_aim(way: Way) -> None:
     """On the source: where the target is, and what its host keys are."""
     the_host().streams.aim(way)
@@ -147,7 +152,7 @@ def _close() -> None:
 
 REGISTRY: dict[str, Callable[..., object]] = {
     f.__name__: f
-    for f in (check, commands, configure, keep_journal, limit, link_aim, link_key, link_listen, lock, observe, perform, post, unlock)
+    for f in (check, commands, configure, keep_journal, limit, link_aim, link_key, link_listen, link_relay, lock, observe, perform, post, unlock)
 }
 ON_CLOSE: Sequence[Callable[[], None]] = [_close]
 ON_RENEW: Sequence[Callable[[], None]] = []

@@ -14,7 +14,7 @@ from typing import Any
 
 from snaprep.agent.host import AgentHost
 from snaprep.agent.link import StreamHeader
-from snaprep.agent.streams import Sent
+from snaprep.agent.streams import PROBE_SINK, Sent
 from snaprep.core.codec import decode_at, encode
 from snaprep.core.errors import SnaprepError, Stale
 from snaprep.core.volume import ImageRole, Point
@@ -139,6 +139,16 @@ def send(
         head_guid=guids[0],
     )  # fmt: skip
     return host.streams.send(host.volume, header, base_name, flags)
+
+
+def probe_begin(host: AgentHost, *, stream: str) -> None:
+    """Expect throw-away bytes."""
+    host.streams.receive_begin(stream, {"": PROBE_SINK})
+
+
+def probe_send(host: AgentHost, *, stream: str) -> Sent:
+    """Send throw-away bytes, and see what the link carries."""
+    return host.streams.probe(stream)
 
 
 # -- the replica's image -----------------------------------------------------------------------------------------
@@ -287,7 +297,7 @@ STEPS: dict[str, Step] = {
     f.__name__: f
     for f in (
         adopt, arm_replica, attach, checkpoint, destroy_image, destroy_point, detach, digest, fence, freeze, gate_close, gate_open,
-        gate_prepare, guard_ready, hold, mark, mark_takeover, mount, open_database, present, promote, prove, quiesce, receive_begin,
+        gate_prepare, guard_ready, hold, mark, mark_takeover, mount, open_database, present, probe_begin, probe_send, promote, prove, quiesce, receive_begin,
         receive_cancel, receive_end, release, send, set_aside, snapshot, stamp, stop_replica, tail, thaw, tidy, warm, withdraw,
     )
 }  # fmt: skip

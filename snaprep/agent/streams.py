@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,19 @@ from snaprep.agent.serve import login_user
 from snaprep.core.errors import SnaprepError, Stopped
 from snaprep.volumes.base import Volume
 
+PROBE_BYTES = 64 << 20
+PROBE_S = 2.0
+# Random, so that nothing on the way can compress it; a block is made once, for making it is slow.
+_PROBE = """\
+import os,sys,time
+left,until=int(sys.argv[1]),time.monotonic()+float(sys.argv[2])
+block=os.urandom(1<<20)
+while left>0 and time.monotonic()<until:
+ left-=os.write(1,block)
+"""
+PROBE_SINK = ["dd", "of=/dev/null", "bs=1M", "status=none"]
 _TAKE_TICK_S = 0.5
+_RELAYED_S = 30.0
 _CANCEL_S = 10.0
 KEY_LIFE_S = 7 * 24 * 3600
 
@@ -44,6 +57,7 @@ class Streams:
         self._listener: Listener | None = None
         self._authorized: keys.Authorized | None = None
         self._dialer: Dialer | None = None
+        self._outlet: Listener | None = None  # where links come that the operator joins
         self._receiving: dict[str, _Receiving] = {}
         self._progress: Callable[[object], None] = lambda _: None
         self._cancelled: threading.Event | None = None
@@ -75,6 +89,18 @@ class Streams:
             self._authorized = keys.authorize(line, run, user)
         return user
 
+    def relay(self, run: str, *, sends: bool) -> list[str]:
+        """Be reached through the operator: returns the program that the operator's own ssh must run here."""
+        if sends:
+            if self._outlet is None:
+                self.run = run
+                self._outlet = Listener(run, login_user(), greets=False)
+            return self._outlet.command
+        if self._listener is None:
+            self.run = run
+            self._listener = Listener(run, login_user(), greets=True)
+        return self._listener.command
+
     def aim(self, way: Way) -> None:
         """On the source: say where the target is, and open the first connection ahead."""
         if self._dialer is None:
@@ -87,21 +113,37 @@ class Streams:
     def send(self, volume: Volume, header: StreamHeader, base_name: str, flags: tuple[str, ...]) -> Sent:
         """Send a point; returns when the target has taken it all. Raises what `pump.send_stream` raises."""
         parts = volume.open_send(header.image, header.head, header.base_guid, base_name=base_name, flags=flags)
-        sent = pump.send_stream(
-            self._link(),
-            header,
-            parts,
-            throttle=self._throttle,
-            on_progress=lambda m: self._progress(
-                {"sent_bytes": m.total_bytes, "rate_bytes_per_s": m.rate_bytes_s, "elapsed_ms": 1000 * m.seconds}
-            ),
-            cancelled=self._cancelled,
+        try:
+            sent = pump.send_stream(
+                self._link(),
+                header,
+                parts,
+                throttle=self._throttle,
+                on_progress=lambda m: self._progress(
+                    {"sent_bytes": m.total_bytes, "rate_bytes_per_s": m.rate_bytes_s, "elapsed_ms": 1000 * m.seconds}
+                ),
+                cancelled=self._cancelled,
+            )
+        except SnaprepError as error:
+            raise _explained(volume, error) from error
+        if self._dialer is not None:
+            self._dialer.prepare()
+        return Sent(bytes=sent.bytes, seconds=sent.seconds, sha256=tuple(p.sha256 for p in sent.parts))
+
+    def probe(self, stream: str) -> Sent:
+        """Send throw-away bytes, at most 64 MiB or for 2 s, to learn what the link carries."""
+        header = StreamHeader(
+            run=self.run, stream=stream, image="", parts=(), base_guid=None, head="probe", head_guid=0
         )
+        program = [sys.executable, "-I", "-S", "-c", _PROBE, str(PROBE_BYTES), str(PROBE_S)]
+        sent = pump.send_stream(self._link(), header, [("", program)], throttle=self._throttle)
         if self._dialer is not None:
             self._dialer.prepare()
         return Sent(bytes=sent.bytes, seconds=sent.seconds, sha256=tuple(p.sha256 for p in sent.parts))
 
     def _link(self) -> Link:
+        if self._outlet is not None:
+            return self._outlet.take(None, deadline_s=_RELAYED_S)
         if self._dialer is None:
             raise Stopped("link-not-open", "the way to the target was not opened")
         return self._dialer.take()
@@ -160,10 +202,20 @@ class Streams:
         if self._authorized is not None:
             with contextlib.suppress(SnaprepError, OSError):
                 keys.withdraw(self._authorized)
-        if self._listener is not None:
-            self._listener.close()
+        for listener in (self._listener, self._outlet):
+            if listener is not None:
+                listener.close()
         if self._dialer is not None:
             self._dialer.close()
+
+
+def _explained(volume: Volume, error: SnaprepError) -> SnaprepError:
+    """What the filesystem's own words mean, where a program of either side ended the stream."""
+    if error.id not in ("send-failed", "receive-failed"):
+        return error
+    meant = volume.stream_failed(1, "\n".join(error.info.details))
+    side = "the target" if error.id == "receive-failed" else "the source"
+    return Stopped(meant.id, f"{side}: {meant.info.what}", hint=meant.info.hint, details=error.info.details)
 
 
 def _await_link(listener: Listener, stream: str, cancelled: threading.Event) -> Link:

@@ -80,12 +80,14 @@ def attached(source: HostFacts, target: HostFacts) -> bool:
 
 
 def _share(source: HostFacts, target: HostFacts) -> bool:
-    """A replica without a common point would have to be seeded after the next failover: it is not finished."""
+    """The running replica and its primary have a point in common; without one it is not finished, see `GiveUp`."""
     assert source.volume is not None
-    assert source.live is not None
     assert target.volume is not None
-    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
-    return base is not None
+    live = target.live
+    return (
+        live is not None
+        and lineage.common_base(target.volume, live, source.volume, recv_name(source.live_name)) is not None
+    )
 
 
 def _finish(roles: Roles, history: History) -> Action:

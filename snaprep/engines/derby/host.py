@@ -38,6 +38,7 @@ _STEP_S = 0.005  # how often files and sockets are looked at while a server gets
 _SHUT_DOWN = frozenset({"08006", "XJ015"})
 _ATTACHED = "XRE08"
 _FAILED_OVER = "XRE20"
+_PEER_LIVES = "XRE41"
 _NOBODY_LISTENS = "XRE04"
 _REFUSED = "08004"
 _WRONG_PLACES = frozenset({"XRE05"})
@@ -396,6 +397,9 @@ class DerbyHost:
         try:
             self._connect("failover", deadline_s, failover="true")
         except SqlError as error:
+            if _PEER_LIVES in error.sqlstates:
+                what = "the replica still receives from its primary, which is alive"
+                raise CheckFailed("primary-answers", what, hint="repair the way to the primary") from error
             if _FAILED_OVER not in error.sqlstates:
                 raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
         except (SqlTimeout, ClientDied) as error:
