@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tests.rig import check, workload
+from tests.rig.derby import ij
+from tests.rig.host import DERBY_PORT
 from tests.rig.node import RigError, end, inner_pid, wait_until
 
 if TYPE_CHECKING:
@@ -72,6 +74,10 @@ class Running:
         """All whole lines so far."""
         text = self.events_file.read_text() if self.events_file.exists() else ""
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def talk(self) -> str:
+        """What it has said on stderr so far."""
+        return self._err.read_text()
 
     def wait_event(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 60.0) -> dict[str, Any]:
         """The first event that `wanted` accepts. Raises RigError when the verb ends, or time does, before it."""
@@ -217,6 +223,7 @@ class Pair:
 
     def replica_differences(self, source: str, target: str) -> list[str]:
         """What the replica does not hold of the source, when nobody writes: empty as soon as all was shipped."""
+        self.push(source)
         served = self.served(source)
         until = time.monotonic() + SHIPPED_S
         while True:
@@ -224,6 +231,14 @@ class Pair:
             if not found or time.monotonic() > until:
                 return found
             time.sleep(0.5)
+
+    def push(self, source: str) -> None:
+        """Writes log on the source without changing a row. A replica keeps the last 32 KB or so in memory, out of the
+        sight of a clone of its files; what comes after them pushes them to the disk.
+        """
+        much = "update APP.ACCT set bal = bal + 1 where id < 2000"
+        url = f"jdbc:derby://127.0.0.1:{DERBY_PORT}/{self.bank.path};user={USER};password={PASSWORD}"
+        ij(self.world[source], url, "autocommit off", much, "rollback")
 
     def isolated(self, name: str) -> list[str]:
         """Datasets that runs have set aside on a host."""
