@@ -129,7 +129,9 @@ class Run:
         memory = self.memory
         match action:
             case Reopen():
-                self._say(state=RunState.PREPARING, reason=f"opening {action.host}, which an earlier run has left closed")
+                self._say(
+                    state=RunState.PREPARING, reason=f"opening {action.host}, which an earlier run has left closed"
+                )
                 ready.reopen(context, action)
             case Adopt():
                 self._say(state=RunState.PREPARING, reason=f"marking {action.roles.source} as the primary")

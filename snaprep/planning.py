@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from snaprep.act.interpreter import Interpreter
 from snaprep.control import Sink
 from snaprep.core import decide, lineage
-from snaprep.core.action import Refuse
+from snaprep.core.action import Adopt, Cutover, Done, GiveUp, Refuse, Reopen, Round, Seed, SetAside, Settle, Verify
+from snaprep.core.estimate import FIXED_P50_MS
 from snaprep.core.errors import ErrorInfo, SnaprepError
-from snaprep.core.model import Facts, History, HostFacts, Policy, recv_name
-from snaprep.core.plan import Measured, plan_steps
+from snaprep.core.model import History, HostFacts, Policy, recv_name
+from snaprep.core.preview import Measured, PlannedStep, plan_steps
 from snaprep.core.recipe import Step
 from snaprep.core.report import Fact, Forecast, Plan, PlanStep
 from snaprep.core.spec import Pair
@@ -20,6 +21,8 @@ from snaprep.journal import Journal, earlier
 from snaprep.observe import observe
 from snaprep.session import Session
 
+_LINK_GUESS = 50e6  # bytes/s, to order the steps when the link could not be measured; never shown
+_DIRTY_PER_LOG = 4.0  # pages touched per log byte, likewise
 _LOOK_S = 1.0  # between the two looks that tell how fast the database writes
 
 
@@ -43,30 +46,108 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
         history = earlier(Journal.open(pair.name).entries())
         first = decide.decide_rebuild(facts, policy, replace(history, now_s=time.monotonic()))
         if isinstance(first, Refuse):
-            return replace(known, error=first.error, hint=first.error.hint, facts=_facts(facts, source, target, None))
-        measured = _measure(session, sink, facts, source, target)
-    steps = plan_steps(facts, policy, history, measured)
-    cut = next((s for s in steps if s.name == "cutover"), None)
+            return replace(known, error=first.error, hint=first.error.hint, facts=_facts(source, target, None))
+        seen = _look(session, sink, source, target)
+    planned = plan_steps(facts, policy, _measured(seen, history))
+    steps = tuple(shown for s in planned if (shown := _shown(s, seen)) is not None)
+    cut = next((s for s in planned if isinstance(s.action, Cutover)), None)
     forecast = Forecast(
-        budget_ms=policy.budget_ms, undo_ms=policy.undo_ms, p50_ms=cut.blocked_ms if cut is not None else None
+        budget_ms=policy.budget_ms,
+        undo_ms=policy.undo_ms,
+        p50_ms=cut.blocked_p50_ms if cut is not None else None,
+        p90_ms=cut.blocked_p90_ms if cut is not None else None,
     )
+    last = planned[-1].action
+    error = last.error if isinstance(last, Refuse) else None
     return replace(
         known,
-        facts=_facts(facts, source, target, measured),
+        facts=_facts(source, target, seen),
         steps=steps,
         forecast=forecast,
         warnings=_warnings(source, target, steps),
         keeps=_keeps(source, target),
+        error=error,
         hint="snaprep rebuild" if steps else "nothing to do: the replica is attached",
     )
 
 
-def _measure(session: Session, sink: Sink, facts: Facts, source: HostFacts, target: HostFacts) -> Measured:
-    """Link, write rate and increment, each None when it could not be learnt."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What was learnt by looking; None where it could not be."""
+
+    link_bytes_per_s: float | None
+    log_bytes_per_s: float | None
+    dirty_bytes_per_s: float | None
+    increment_bytes: int | None
+    has_base: bool
+
+
+def _measured(seen: _Seen, history: History) -> Measured:
+    """For `decide`, unknown rates become a guess; what was guessed is shown as unknown."""
+    good = sorted(c.blocked_ms for c in history.cutovers if c.ok)
     return Measured(
-        link_bytes_per_s=_link_rate(session, sink, source.name, target.name),
-        log_bytes_per_s=_log_rate(session, source),
-        increment_bytes=_increment(source, target),
+        link_bytes_per_s=seen.link_bytes_per_s or _LINK_GUESS,
+        dirty_bytes_per_s=seen.dirty_bytes_per_s or (seen.log_bytes_per_s or 0.0) * _DIRTY_PER_LOG,
+        first_delta_bytes=seen.increment_bytes,
+        cutover_fixed_ms=good[len(good) // 2] if good else FIXED_P50_MS,
+    )
+
+
+_EFFECTS = {Seed: "commits wait", Round: "commits wait", Cutover: "clients are cut off"}
+
+
+def _shown(step: PlannedStep, seen: _Seen) -> PlanStep | None:
+    """One line of the plan; None for what only ends it."""
+    match step.action:
+        case Refuse() | Done():
+            return None
+        case Reopen(host=host):
+            return PlanStep(name="open", what=f"open {host}, which an earlier run has left closed")
+        case Adopt(roles=roles):
+            return PlanStep(name="mark", what=f"mark {roles.source} as the primary, generation {roles.generation}")
+        case SetAside(image=image, to=to, why=why):
+            return PlanStep(name="set aside", what=f"{image} becomes {to}: {why}")
+        case GiveUp():
+            return PlanStep(name="give up", what="release the common base: the source runs out of space")
+        case Verify():
+            return PlanStep(name="verify", what="both ends looked at, GUIDs compared", time_ms=None)
+        case Settle():
+            return PlanStep(name="settle", what="hold the common snapshot, let older ones go", time_ms=None)
+        case Seed():
+            what, known, size_known = "full send", seen.link_bytes_per_s is not None, True
+        case Round(number=number):
+            what, known = f"round {number}: what was written since", seen.link_bytes_per_s is not None
+            size_known = seen.dirty_bytes_per_s is not None
+            if number == 1 and seen.has_base:
+                size_known = seen.increment_bytes is not None
+        case _:
+            what, known, size_known = "gate, last increment, replication on", True, seen.dirty_bytes_per_s is not None
+    kind = type(step.action)
+    blocks = step.blocked_p50_ms > 0
+    return PlanStep(
+        name=kind.__name__.lower(),
+        what=what,
+        step_bytes=step.step_bytes if size_known else None,
+        time_ms=1000 * step.seconds if known and size_known else None,
+        blocked_ms=step.blocked_p50_ms if blocks else 0.0,
+        effect=_EFFECTS.get(kind, "") if blocks else "",
+    )
+
+
+def _look(session: Session, sink: Sink, source: HostFacts, target: HostFacts) -> _Seen:
+    """Look twice, and send throw-away bytes in between."""
+    began_s = time.monotonic()
+    link = _link_rate(session, sink, source.name, target.name)
+    time.sleep(max(0.0, _LOOK_S - (time.monotonic() - began_s)))
+    again = session.host(source.name).call("observe", {}, HostFacts, deadline_s=40)
+    took_s = time.monotonic() - began_s
+    increment, has_base = _increment(source, target)
+    return _Seen(
+        link_bytes_per_s=link,
+        log_bytes_per_s=_log_rate(source, again, took_s),
+        dirty_bytes_per_s=_dirty_rate(source, again, took_s),
+        increment_bytes=increment,
+        has_base=has_base,
     )
 
 
@@ -88,31 +169,37 @@ def _link_rate(session: Session, sink: Sink, source: str, target: str) -> float 
     return float(sent["bytes"]) / max(float(sent["seconds"]), 1e-3)
 
 
-def _log_rate(session: Session, source: HostFacts) -> float | None:
-    """How fast the database writes its log, from two looks a second apart."""
-    began_s = time.monotonic()
-    time.sleep(_LOOK_S)
-    again = session.host(source.name).call("observe", {}, HostFacts, deadline_s=40)
-    if source.engine.position is None or again.engine.position is None:
+def _log_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | None:
+    """How fast the database writes its log, from two looks."""
+    if before.engine.position is None or after.engine.position is None:
         return None
-    files, bytes_ = divmod(again.engine.position - source.engine.position, 1 << 32)
+    files, count = divmod(after.engine.position - before.engine.position, 1 << 32)
     if files != 0:  # the log moved on to another file; how long the former one was is not known here
         return None
-    return bytes_ / (time.monotonic() - began_s)
+    return count / took_s
 
 
-def _increment(source: HostFacts, target: HostFacts) -> int | None:
-    """What was written since the newest common point, where the filesystem can say."""
-    if source.volume is None or target.volume is None or source.live is None:
+def _dirty_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | None:
+    """How fast an increment grows, where the filesystem can say."""
+    if before.live is None or after.live is None or before.live.newest != after.live.newest:
         return None
+    if before.live.written_bytes is None or after.live.written_bytes is None:
+        return None
+    return max(0, after.live.written_bytes - before.live.written_bytes) / took_s
+
+
+def _increment(source: HostFacts, target: HostFacts) -> tuple[int | None, bool]:
+    """What was written since the newest common point, where the filesystem can say; and whether there is such a point."""
+    if source.volume is None or target.volume is None or source.live is None:
+        return None, False
     base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
     newest = source.live.newest
     if base is None or newest is None or newest.guid != base.point.guid:
-        return None
-    return source.live.written_bytes
+        return None, base is not None
+    return source.live.written_bytes, True
 
 
-def _facts(facts: Facts, source: HostFacts, target: HostFacts, measured: Measured | None) -> tuple[Fact, ...]:
+def _facts(source: HostFacts, target: HostFacts, seen: _Seen | None) -> tuple[Fact, ...]:
     assert source.volume is not None
     assert target.volume is not None
     live = source.live
@@ -124,11 +211,11 @@ def _facts(facts: Facts, source: HostFacts, target: HostFacts, measured: Measure
         Fact(label="target", what=f"{target.name}: {target.engine.state}, {_size(target.volume.free_bytes)} free"),
         Fact(label="common", what=base.point.name if base else "none: the first send is full"),
     ]
-    if measured is not None:
-        link = f"{_size(measured.link_bytes_per_s)}/s measured" if measured.link_bytes_per_s else "could not be measured"
+    if seen is not None:
+        link = f"{_size(seen.link_bytes_per_s)}/s measured" if seen.link_bytes_per_s else "could not be measured"
         said.append(Fact(label="link", what=f"{source.name} -> {target.name} {link}"))
-        if measured.log_bytes_per_s is not None:
-            said.append(Fact(label="writes", what=f"{_size(measured.log_bytes_per_s)}/s of log"))
+        if seen.log_bytes_per_s is not None:
+            said.append(Fact(label="writes", what=f"{_size(seen.log_bytes_per_s)}/s of log"))
     return tuple(said)
 
 

@@ -31,7 +31,11 @@ def command(
     """Say something to the live run, through the hosts that it holds. `abort` without one puts back what a dead run left."""
     with Session.open(pair) as session:
         words = command if value is None else f"{command} {value}"
-        reached = [name for name, host in session.hosts.items() if host.call("post", {"command": words}, bool, deadline_s=_POST_S)]
+        reached = [
+            name
+            for name, host in session.hosts.items()
+            if host.call("post", {"command": words}, bool, deadline_s=_POST_S)
+        ]
         facts = observe(session)
         report = Report(pair=pair.name, verb=command, state=RunState.DONE, serving=serving(facts))
         if reached:

@@ -229,6 +229,13 @@ class DerbyClient:
         """Run a prepared statement. Raises SqlError, SqlTimeout, ClientDied, ClientError."""
         return self.begin_run(name, key, params).wait(deadline_s)
 
+    def digest(self, name: str, sql: str, *, deadline_s: float) -> Reply:
+        """One row: how many rows a query has, and the sum of their hashes modulo 2^256, in whatever order they come.
+
+        Memory is bounded however long a row is. Raises SqlError, SqlTimeout, ClientDied, ClientError.
+        """
+        return self._send("digest", name, sql).wait(deadline_s)
+
     @contextlib.contextmanager
     def transaction(self, name: str, deadline_s: float) -> Iterator[None]:
         """Statements inside are one transaction: committed at the end, rolled back when the body raises."""

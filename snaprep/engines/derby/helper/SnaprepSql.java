@@ -1,13 +1,21 @@
 import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.OutputStream;
+import java.io.Reader;
+import java.math.BigInteger;
+import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
+import java.sql.ResultSetMetaData;
 import java.sql.SQLException;
+import java.sql.Types;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
@@ -28,16 +36,21 @@ import java.util.concurrent.TimeUnit;
  *   open      name url [property value]...    close    name            drop  name
  *   execute   name sql [parameter]...         prepare  name key sql    run   name key [parameter]...
  *   begin     name                            commit   name            rollback  name
+ *   digest    name sql
  *   lastwords bound_ms [name key]...
  *
  * A reply is a line, in whatever order the work ends:
  *   id ok  elapsed_us columns [cell]...                  columns is 0 when there is no result set
  *   id err elapsed_us [sqlstate code message]...         the whole chain; sqlstate "~" means no SQLException
  *
+ * `digest` answers with one row for all rows of a query: how many there are, and the sum of their SHA-256 modulo 2^256,
+ * which does not depend on their order. Rows are read one by one and values of any length piece by piece.
+ *
  * At the end of stdin the statements named by the latest `lastwords` run once, side by side, for at most its bound.
  */
 public final class SnaprepSql {
     private static final OutputStream OUT = System.out;
+    private static final int PIECE = 16384; // bytes or characters of a long value that are in memory at a time
     private static final Map<String, Worker> WORKERS = new HashMap<>();
     private static long lastWordsBoundMs = 0;
     private static List<String> lastWords = new ArrayList<>();
@@ -253,6 +266,10 @@ public final class SnaprepSql {
                     connection.rollback();
                     connection.setAutoCommit(true);
                     return "0";
+                case "digest":
+                    try (PreparedStatement query = connection.prepareStatement(args.get(0))) {
+                        return digest(query);
+                    }
                 case "close":
                     close();
                     return "0";
@@ -299,6 +316,79 @@ public final class SnaprepSql {
                     }
                 }
                 return cells.toString();
+            }
+        }
+
+        private static String digest(PreparedStatement query) throws SQLException {
+            BigInteger sum = BigInteger.ZERO;
+            long count = 0;
+            MessageDigest row = sha256();
+            try (ResultSet rows = query.executeQuery()) {
+                ResultSetMetaData columns = rows.getMetaData();
+                while (rows.next()) {
+                    for (int column = 1; column <= columns.getColumnCount(); column++) {
+                        add(row, rows, column, columns.getColumnType(column));
+                    }
+                    sum = sum.add(new BigInteger(1, row.digest()));
+                    count++;
+                }
+            } catch (IOException broken) {
+                throw new SQLException("a value could not be read to its end", "58030", broken);
+            }
+            String total = String.format("%064x", sum.mod(BigInteger.ONE.shiftLeft(256)));
+            return "2 " + encode(Long.toString(count)) + ' ' + encode(total);
+        }
+
+        /** Every value is framed by its length or its hash, so that no two different rows feed the same bytes. */
+        private static void add(MessageDigest row, ResultSet rows, int column, int type) throws SQLException, IOException {
+            byte[] bytes;
+            int mark;
+            if (type == Types.BLOB || type == Types.LONGVARBINARY) {
+                bytes = hash(rows.getBinaryStream(column));
+                mark = -2;
+            } else if (type == Types.CLOB || type == Types.LONGVARCHAR) {
+                bytes = hash(rows.getCharacterStream(column));
+                mark = -2;
+            } else {
+                String text = rows.getString(column);
+                bytes = text == null ? null : text.getBytes(StandardCharsets.UTF_8);
+                mark = bytes == null ? -1 : bytes.length;
+            }
+            row.update(ByteBuffer.allocate(4).putInt(bytes == null ? -1 : mark).array());
+            if (bytes != null) {
+                row.update(bytes);
+            }
+        }
+
+        private static byte[] hash(InputStream content) throws IOException {
+            if (content == null) {
+                return null;
+            }
+            MessageDigest hash = sha256();
+            byte[] piece = new byte[PIECE];
+            for (int length = content.read(piece); length >= 0; length = content.read(piece)) {
+                hash.update(piece, 0, length);
+            }
+            return hash.digest();
+        }
+
+        private static byte[] hash(Reader content) throws IOException {
+            if (content == null) {
+                return null;
+            }
+            MessageDigest hash = sha256();
+            char[] piece = new char[PIECE];
+            for (int length = content.read(piece); length >= 0; length = content.read(piece)) {
+                hash.update(new String(piece, 0, length).getBytes(StandardCharsets.UTF_16BE)); // no state between pieces
+            }
+            return hash.digest();
+        }
+
+        private static MessageDigest sha256() {
+            try {
+                return MessageDigest.getInstance("SHA-256");
+            } catch (NoSuchAlgorithmException everyPlatformHasIt) {
+                throw new IllegalStateException(everyPlatformHasIt);
             }
         }
     }
