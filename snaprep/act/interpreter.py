@@ -59,7 +59,9 @@ class Interpreter:
                 outcome.error = ErrorInfo("stopped", "stopped as asked", exit_code=10)
                 break
             try:
-                performed = self._perform(host, wire, interruptible=all(s.may_interrupt and not s.blocks for s in group))
+                performed = self._perform(
+                    host, wire, interruptible=all(s.may_interrupt and not s.blocks for s in group)
+                )
             except SnaprepError as error:
                 outcome.error = error.info
                 finished.append((host, wire))  # unknown how far it got: its undo is fine to run

@@ -39,6 +39,7 @@ def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[R
     if outcome.error is not None:
         context.tell(replace(shipment.report, state="failed"))
         raise from_info(outcome.error)
+    context.interpreter.run(former(context, shipment))
     taken_s = next(s.ended_s for _, s in outcome.done if s.key == "snapshot")
     sent = outcome.results["send"]
     frozen = shipment.freeze
@@ -87,8 +88,6 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         freeze=shipment.freeze,
         freeze_lease_ms=context.policy.freeze_lease_ms,
     )
-    drop = Step(host=sender.name, op="destroy_point", args={"image": sender.live_name, "point": point})
-    taken = tuple(replace(s, undo=(*s.undo, drop)) if s.op == "snapshot" else s for s in context.engine.snapshot(plan))
     sent: Mapping[str, Arg] = {
         "stream": stream,
         "image": sender.live_name,
@@ -98,21 +97,37 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "base_name": f"{base.source_image}@{base.point.name}" if base else "",
         "flags": send_flags(context),
     }
-    landed: Mapping[str, Arg] = {"stream": stream, "image": image, "guids": Ref("snapshot", "guids"), "tuning": tuning(context, sender.name)}
-    steps: list[Step] = [
+    landed: Mapping[str, Arg] = {
+        "stream": stream,
+        "image": image,
+        "guids": Ref("snapshot", "guids"),
+        "tuning": tuning(context, sender.name),
+    }
+    return (
         Step(host=receiver.name, op="receive_begin", args=begin, undo=(cancel,)),
-        *taken,
+        *context.engine.snapshot(plan),
         Step(host=sender.name, op="send", args=sent, deadline_s=SEND_S),
         Step(host=sender.name, op="hold", args={"image": sender.live_name, "point": point}),
         Step(host=receiver.name, op="receive_end", args=landed, deadline_s=300),
         Step(host=receiver.name, op="hold", args={"image": image, "point": point}, name="hold there"),
-    ]
-    if base is not None and base.continues and f"-{context.run}-" in base.point.name:
-        # The former point of this very run is of no more use: both sides hold the new one.
-        steps.append(Step(host=receiver.name, op="destroy_point", args={"image": image, "point": base.target_point}))
-        older = {"image": base.source_image, "point": base.point.name}
-        steps.append(Step(host=sender.name, op="destroy_point", args=older, name="destroy old"))
-    return tuple(steps)
+    )
+
+
+def former(context: Context, shipment: Shipment) -> Recipe:
+    """Let go of the point that this very run shipped before: both sides hold the new one.
+
+    A recipe of its own, run after the shipment: a failed shipment must not cost the newest common point.
+    """
+    sender, receiver = context.facts.host(shipment.sender), context.facts.host(shipment.receiver)
+    base = shipment.base
+    if base is None or not base.continues or f"-{context.run}-" not in base.point.name:
+        return ()
+    there = {"image": recv_name(receiver.live_name), "point": base.target_point}
+    here = {"image": base.source_image, "point": base.point.name}
+    return (
+        Step(host=receiver.name, op="destroy_point", args=there),
+        Step(host=sender.name, op="destroy_point", args=here, name="destroy old"),
+    )
 
 
 def tuning(context: Context, sender: str) -> Mapping[str, str]:
@@ -126,7 +141,11 @@ def send_flags(context: Context) -> tuple[str, ...]:
     first, second = (h.volume for h in context.facts.hosts)
     assert isinstance(first, VolumeFacts)
     assert isinstance(second, VolumeFacts)
-    return tuple(f for f, cap in (("-L", "large_blocks"), ("-c", "compressed"), ("-e", "embedded")) if cap in first.caps & second.caps)
+    return tuple(
+        f
+        for f, cap in (("-L", "large_blocks"), ("-c", "compressed"), ("-e", "embedded"))
+        if cap in first.caps & second.caps
+    )
 
 
 __all__ = ["ImageRole", "Shipment", "recipe", "send_flags", "ship"]

@@ -39,27 +39,32 @@ def question(facts: Facts, action: TakeOver) -> TakeOverQuestion:
     return TakeOverQuestion(target=target.name, loss=tuple(loss), not_fenced=tuple(not_fenced))
 
 
-def take_over(context: Context, action: TakeOver) -> tuple[str, ...]:
-    """Promote, open, stamp. Returns what has to be known afterwards."""
+def take_over_plan(context: Context, action: TakeOver) -> TakeOverPlan:
+    """All names that a take-over needs."""
     target, other = context.facts.host(action.target), context.facts.other(action.target)
     spec = context.pair.host(target.name)
     recv_point = None
     if target.live is None and target.recv is not None and target.recv.newest is not None:
         recv_point = (recv_name(target.live_name), target.recv.newest.name)
-    fenced = not other.error and other.live is not None
-    plan = TakeOverPlan(
+    return TakeOverPlan(
         target=target.name,
         live=target.live_name,
         mountpoint=spec.mountpoint,
+        replica_mountpoint=spec.replica_mountpoint,
         owner=spec.owner or target.owner,
         recv_point=recv_point,
         from_state=str(target.engine.state),
         generation=action.generation,
         promotes=not target.claims_primary,
-        fence=other.name if fenced else None,
+        fence=other.name if not other.error and other.live is not None else None,
         fence_live=other.live_name,
     )
-    outcome = context.interpreter.run(context.engine.take_over(plan))
+
+
+def take_over(context: Context, action: TakeOver) -> tuple[str, ...]:
+    """Promote, open, stamp. Returns what has to be known afterwards."""
+    target, other = context.facts.host(action.target), context.facts.other(action.target)
+    outcome = context.interpreter.run(context.engine.take_over(take_over_plan(context, action)))
     if outcome.error is not None:
         raise from_info(outcome.error)
     position = outcome.results["promote"]["position_text"]

@@ -85,6 +85,7 @@ class TakeOverPlan:
     target: str
     live: str
     mountpoint: str
+    replica_mountpoint: str
     owner: str
     recv_point: tuple[str, str] | None  # (image, point) to serve from when there is no live image
     from_state: str

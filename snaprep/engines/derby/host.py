@@ -21,7 +21,7 @@ from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, VerifyFailed
 from snaprep.core.model import EngineFacts, EngineState, Transactions
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.base import Quiesced, Tail
-from snaprep.engines.derby import files, gate, log, sockets
+from snaprep.engines.derby import digest, files, gate, log, sockets
 from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, Pending, SqlError, SqlTimeout
 
 _ADMIN = "admin"
@@ -34,6 +34,7 @@ _TRANSACTIONS = (
     "WHERE TYPE = 'UserTransaction'"
 )
 _LEAVES_S = 1.0  # a replica whose primary said stop goes by itself, within some 50 ms
+_OPENS_S = 600.0  # a copy taken at work recovers first
 _STEP_S = 0.005  # how often files and sockets are looked at while a server gets there
 _SHUT_DOWN = frozenset({"08006", "XJ015"})
 _ATTACHED = "XRE08"
@@ -442,6 +443,17 @@ class DerbyHost:
             self._connect("warm", deadline_s, str(directory), shutdown="true")
         return took_s
 
+    def digest(self, directory: Path, deadline_s: float = 24 * 3600) -> dict[str, str]:
+        """Table -> "rows:sum:checked" of a throw-away copy, which this server opens and shuts down again."""
+        files.remove_lock_files(directory)
+        with _told("digest-failed", "a copy of the common point cannot be read"):
+            self._connect("digest", _OPENS_S, str(directory))
+            try:
+                return digest.digest(self.client, "digest", deadline_s)
+            finally:
+                with contextlib.suppress(SqlError):
+                    self._connect("digest", 60, str(directory), shutdown="true")
+
     def let_go(self, deadline_s: float = 20) -> None:
         """Shut the database down when somebody has it open, so that its files can be unmounted."""
         if files.locked_by(self.directory) is None:
@@ -466,7 +478,9 @@ class DerbyHost:
     def restart_server(self, deadline_s: float = 60) -> None:
         """Run the configured command that restarts the server; the last resort when it has wedged."""
         if not self.spec.restart_command:
-            raise CheckFailed("no-restart-command", "no restart_command is configured", hint="restart the server by hand")
+            raise CheckFailed(
+                "no-restart-command", "no restart_command is configured", hint="restart the server by hand"
+            )
         try:
             process.run(list(self.spec.restart_command), deadline_s=deadline_s)
         except process.CommandFailed as error:
@@ -478,8 +492,9 @@ class DerbyHost:
 
     def _end_waiting(self) -> None:
         """A replica that waits for its primary accepts one connection; one that ends at once ends the waiting."""
-        with contextlib.suppress(OSError), socket.create_connection(
-            (self.spec.listen_address or "127.0.0.1", self.spec.listen_port), timeout=2
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((self.spec.listen_address or "127.0.0.1", self.spec.listen_port), timeout=2),
         ):
             pass
 
@@ -507,7 +522,9 @@ def _told(id: str, what: str) -> Iterator[None]:
 def _error(id: str, what: str, error: Exception) -> SnaprepError:
     states = error.sqlstates if isinstance(error, SqlError) else ()
     if "08004" in states and "authentication" in str(error).lower():
-        return CheckFailed("login-refused-by-engine", f"Derby refused our login: {error}", hint="check derby.user and password_file")
+        return CheckFailed(
+            "login-refused-by-engine", f"Derby refused our login: {error}", hint="check derby.user and password_file"
+        )
     if "08001" in states:
         return CheckFailed("engine-down", f"the Derby server does not answer: {error}", hint="start it")
     return Stopped(id, f"{what}: {error}")

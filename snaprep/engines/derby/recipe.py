@@ -112,32 +112,39 @@ def cutover(plan: CutoverPlan) -> Recipe:
 
 
 def take_over(plan: TakeOverPlan) -> Recipe:
-    """Promote, open, stamp. The promotion is the point of no return, so nothing after it is undone."""
+    """Promote, mark, move to where clients look, open. The promotion is the point of no return: nothing is undone after.
+
+    The marks come before anybody can write: whoever looks after a crash sees a primary that is only not open yet.
+    """
+    target = plan.target
     steps = []
     if plan.fence is not None:
         steps.append(Step(host=plan.fence, op="fence", args={"image": plan.fence_live}, deadline_s=60))
-    target = plan.target
     if plan.recv_point is not None:
         image, point = plan.recv_point
         shown: Mapping[str, Arg] = {
             "image": image,
             "point": point,
             "to": plan.live,
-            "mountpoint": plan.mountpoint,
-        "owner": plan.owner,
+            "mountpoint": plan.replica_mountpoint,
+            "owner": plan.owner,
             "generation": plan.generation,
         }
         steps.append(Step(host=target, op="present", args=shown, deadline_s=60))
-    promoted = {"serves": "primary", "generation": str(plan.generation)}
+    elif plan.from_state == "absent":
+        aside = {"image": plan.live, "mountpoint": plan.replica_mountpoint}
+        steps.append(Step(host=target, op="mount", args=aside, deadline_s=60))
+    promote = {"from_state": plan.from_state}
+    steps.append(Step(host=target, op="promote", args=promote, deadline_s=120, may_interrupt=False))
+    if plan.promotes:
+        at: Mapping[str, Arg] = {"image": plan.live, "position": Ref("promote", "position")}
+        steps.append(Step(host=target, op="mark_takeover", args=at))
+    marks = {"serves": "primary", "generation": str(plan.generation)}
     steps += [
-        Step(host=target, op="promote", args={"from_state": plan.from_state}, deadline_s=120, may_interrupt=False),
+        Step(host=target, op="mark", args={"image": plan.live, "properties": marks}),
         Step(host=target, op="mount", args={"image": plan.live, "mountpoint": plan.mountpoint}, deadline_s=60),
         Step(host=target, op="open_database", deadline_s=300),
         Step(host=target, op="gate_open", deadline_s=60),
         Step(host=target, op="stamp", args={"generation": plan.generation}, deadline_s=30),
-        Step(host=target, op="mark", args={"image": plan.live, "properties": promoted}),
     ]
-    if plan.promotes:
-        at: Mapping[str, Arg] = {"image": plan.live, "position": Ref("promote", "position")}
-        steps.append(Step(host=target, op="mark_takeover", args=at))
     return tuple(steps)
