@@ -46,7 +46,7 @@ def tables(client: DerbyClient, name: str) -> tuple[Table, ...]:
 def query(table: Table) -> str:
     """All rows with every column that can be read without classes of the application."""
     chosen = [expression for column in table.columns if (expression := _read(column))]
-    return f"SELECT {', '.join(chosen) or '1'} FROM {_quoted(table.schema)}.{_quoted(table.name)}"
+    return f"SELECT {', '.join(chosen) or '1'} FROM {_quoted(table.schema)}.{_quoted(table.name)}"  # noqa: S608 (names are quoted; values are none of it)
 
 
 def digest(client: DerbyClient, name: str, deadline_s: float) -> dict[str, str]:
