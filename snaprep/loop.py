@@ -1,7 +1,6 @@
 """The loop: observe, decide, act, until the answer is final.
 
-What a run did is observed again, not remembered; the journal only explains. So a run that died anywhere is resumed by running
-the loop again, here or on another machine.
+What a run did is observed again, not remembered; the journal only explains.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from snaprep.core.action import (
 from snaprep.core.errors import ErrorInfo, SnaprepError, Stopped
 from snaprep.core.estimate import Prediction
 from snaprep.core.model import EngineState, Facts, History, Policy
-from snaprep.core.report import BaseReport, Forecast, Kept, Lost, Report, RoundReport, RunState, plain
+from snaprep.core.report import BaseReport, Forecast, Report, RoundReport, RunState, plain
 from snaprep.core.who import serving, who
 from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal, earlier
@@ -125,43 +124,49 @@ class Run:
 
     def act(self, facts: Facts, action: Action) -> None:
         """Do one action, and note what it taught."""
-        context = self._context(facts)
-        memory = self.memory
-        match action:
-            case Reopen():
-                self._say(
-                    state=RunState.PREPARING, reason=f"opening {action.host}, which an earlier run has left closed"
-                )
-                ready.reopen(context, action)
-            case Adopt():
-                self._say(state=RunState.PREPARING, reason=f"marking {action.roles.source} as the primary")
-                ready.adopt(context, action)
-            case SetAside():
-                self._say(state=RunState.PREPARING, reason=f"setting {action.image} aside: {action.why}")
-                kept, lost = ready.set_aside(context, action)
-                self._keep(kept, lost)
-            case GiveUp():
-                self.sink.note("the source runs out of space: the common base is released, the primary lives")
-                ready.give_up(context, action)
-            case Seed() | Round() | Refresh():
-                self._ship(context, action)
-            case Hold():
-                self._hold(action)
-            case Cutover():
-                self._cutover(context, action)
-            case TakeOver():
-                self._take_over(context, action)
-            case Verify():
-                self._say(state=RunState.VERIFYING, reason="")
-                proven = settle.verify(context, action)
-                self._say(verified=proven)
-                memory.history = replace(memory.history, verified=True)
-            case Settle():
-                self._say(state=RunState.SETTLING, reason="")
-                settle.settle(context, action)
-                memory.history = replace(memory.history, settled=True)
-            case Refuse() | Done():
-                raise AssertionError("final actions are not acted on")
+        deeds: dict[type, Callable[[Context, Any], None]] = {
+            Reopen: self._reopen,
+            Adopt: self._adopt,
+            SetAside: self._set_aside,
+            GiveUp: self._give_up,
+            Seed: self._ship,
+            Round: self._ship,
+            Refresh: self._ship,
+            Hold: self._hold,
+            Cutover: self._cutover,
+            TakeOver: self._take_over,
+            Verify: self._verify,
+            Settle: self._settle,
+        }
+        deeds[type(action)](self._context(facts), action)
+
+    def _reopen(self, context: Context, action: Reopen) -> None:
+        self._say(state=RunState.PREPARING, reason=f"opening {action.host}, which an earlier run has left closed")
+        ready.reopen(context, action)
+
+    def _adopt(self, context: Context, action: Adopt) -> None:
+        self._say(state=RunState.PREPARING, reason=f"marking {action.roles.source} as the primary")
+        ready.adopt(context, action)
+
+    def _set_aside(self, context: Context, action: SetAside) -> None:
+        self._say(state=RunState.PREPARING, reason=f"setting {action.image} aside: {action.why}")
+        kept, lost = ready.set_aside(context, action)
+        report = self.memory.report
+        self._say(kept=(*report.kept, kept), lost=(*report.lost, lost) if lost else report.lost)
+
+    def _give_up(self, context: Context, action: GiveUp) -> None:
+        self.sink.note("the source runs out of space: the common base is released, the primary lives")
+        ready.give_up(context, action)
+
+    def _verify(self, context: Context, action: Verify) -> None:
+        self._say(state=RunState.VERIFYING, reason="")
+        self._say(verified=settle.verify(context, action))
+        self.memory.history = replace(self.memory.history, verified=True)
+
+    def _settle(self, context: Context, action: Settle) -> None:
+        self._say(state=RunState.SETTLING, reason="")
+        settle.settle(context, action)
+        self.memory.history = replace(self.memory.history, settled=True)
 
     def _context(self, facts: Facts) -> Context:
         return Context(
@@ -245,7 +250,8 @@ class Run:
         self.memory.history = replace(self.memory.history, settled=True)
         self._say(notes=(*self.memory.report.notes, *notes))
 
-    def _hold(self, action: Hold) -> None:
+    def _hold(self, context: Context, action: Hold) -> None:
+        del context  # nothing is done: that is the action
         prediction = Prediction(action.p50_ms, action.p90_ms or 0.0, 0) if action.p50_ms is not None else None
         self._say(state=RunState.HELD, reason=action.reason, forecast=self._forecast(prediction))
         history = self.memory.history
@@ -260,10 +266,6 @@ class Run:
             p50_ms=prediction.p50_ms if prediction else None,
             p90_ms=prediction.p90_ms if prediction else None,
         )
-
-    def _keep(self, kept: Kept, lost: Lost | None) -> None:
-        report = self.memory.report
-        self._say(kept=(*report.kept, kept), lost=(*report.lost, lost) if lost else report.lost)
 
     # -- the way on which data goes, and commands of a second terminal ------------------------------------------
 
@@ -283,7 +285,7 @@ class Run:
     def _poll(self, name: str, over: threading.Event) -> None:
         while not over.wait(_POLL_S):
             with contextlib.suppress(SnaprepError):
-                self._obey(self.session.hosts[name].call("commands", {}, list[str], deadline_s=10))
+                self._obey(self.session.host(name).call("commands", {}, list[str], deadline_s=10))
             if self.control.asked:
                 self.interpreter.cancel()
 

@@ -1,4 +1,4 @@
-"""`snaprep plan`: what a rebuild would do, by the same decisions, with sizes and rates measured now. Changes nothing."""
+"""`snaprep plan`: what a rebuild would do, by the same decisions, with rates measured now. Changes nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from snaprep.act.interpreter import Interpreter
 from snaprep.control import Sink
 from snaprep.core import decide, lineage
-from snaprep.core.action import Adopt, Cutover, Done, GiveUp, Refuse, Reopen, Round, Seed, SetAside, Settle, Verify
-from snaprep.core.estimate import FIXED_P50_MS
+from snaprep.core.action import Action, Adopt, Cutover, Done, GiveUp, Refuse, Reopen, Round, Seed, SetAside, Verify
 from snaprep.core.errors import ErrorInfo, SnaprepError
+from snaprep.core.estimate import FIXED_P50_MS
 from snaprep.core.model import History, HostFacts, Policy, recv_name
 from snaprep.core.preview import Measured, PlannedStep, plan_steps
 from snaprep.core.recipe import Step
@@ -96,33 +96,41 @@ def _measured(seen: _Seen, history: History) -> Measured:
 _EFFECTS = {Seed: "commits wait", Round: "commits wait", Cutover: "clients are cut off"}
 
 
+def _prepares(action: Action) -> tuple[str, str]:
+    """Name and words of an action that ships nothing."""
+    match action:
+        case Reopen(host=host):
+            return "open", f"open {host}, which an earlier run has left closed"
+        case Adopt(roles=roles):
+            return "mark", f"mark {roles.source} as the primary, generation {roles.generation}"
+        case SetAside(image=image, to=to, why=why):
+            return "set aside", f"{image} becomes {to}: {why}"
+        case GiveUp():
+            return "give up", "release the common base: the source runs out of space"
+        case Verify():
+            return "verify", "both ends looked at, GUIDs compared"
+        case _:
+            return "settle", "hold the common snapshot, let older ones go"
+
+
 def _shown(step: PlannedStep, seen: _Seen) -> PlanStep | None:
     """One line of the plan; None for what only ends it."""
-    match step.action:
-        case Refuse() | Done():
-            return None
-        case Reopen(host=host):
-            return PlanStep(name="open", what=f"open {host}, which an earlier run has left closed")
-        case Adopt(roles=roles):
-            return PlanStep(name="mark", what=f"mark {roles.source} as the primary, generation {roles.generation}")
-        case SetAside(image=image, to=to, why=why):
-            return PlanStep(name="set aside", what=f"{image} becomes {to}: {why}")
-        case GiveUp():
-            return PlanStep(name="give up", what="release the common base: the source runs out of space")
-        case Verify():
-            return PlanStep(name="verify", what="both ends looked at, GUIDs compared", time_ms=None)
-        case Settle():
-            return PlanStep(name="settle", what="hold the common snapshot, let older ones go", time_ms=None)
-        case Seed():
-            what, known, size_known = "full send", seen.link_bytes_per_s is not None, True
-        case Round(number=number):
-            what, known = f"round {number}: what was written since", seen.link_bytes_per_s is not None
-            size_known = seen.dirty_bytes_per_s is not None
-            if number == 1 and seen.has_base:
-                size_known = seen.increment_bytes is not None
-        case _:
-            what, known, size_known = "gate, last increment, replication on", True, seen.dirty_bytes_per_s is not None
-    kind = type(step.action)
+    action = step.action
+    if isinstance(action, Refuse | Done):
+        return None
+    if not isinstance(action, Seed | Round | Cutover):
+        name, what = _prepares(action)
+        return PlanStep(name=name, what=what, time_ms=None)
+    known = seen.link_bytes_per_s is not None
+    if isinstance(action, Seed):
+        what, size_known = "full send", True
+    elif isinstance(action, Round):
+        what, size_known = f"round {action.number}: what was written since", seen.dirty_bytes_per_s is not None
+        if action.number == 1 and seen.has_base:
+            size_known = seen.increment_bytes is not None
+    else:
+        what, size_known = "gate, last increment, replication on", seen.dirty_bytes_per_s is not None
+    kind = type(action)
     blocks = step.blocked_p50_ms > 0
     return PlanStep(
         name=kind.__name__.lower(),
@@ -189,7 +197,7 @@ def _dirty_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | N
 
 
 def _increment(source: HostFacts, target: HostFacts) -> tuple[int | None, bool]:
-    """What was written since the newest common point, where the filesystem can say; and whether there is such a point."""
+    """What was written since the newest common point, where the filesystem can say; whether there is such a point."""
     if source.volume is None or target.volume is None or source.live is None:
         return None, False
     base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))

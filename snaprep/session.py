@@ -100,7 +100,7 @@ class Session:
     def _lock_again(self, name: str) -> None:
         """A new agent takes the locks of the one that died, which may need a moment to let go of them."""
         if self._held is None or name not in self.hosts:
-            return
+            return None
         ends_s = time.monotonic() + _LOCK_AGAIN_S
         while True:
             try:

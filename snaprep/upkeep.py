@@ -28,7 +28,11 @@ _POST_S = 15.0
 def command(
     pair: Pair, policy: Policy, sink: Sink, command: Literal["cutover", "abort", "limit"], value: int | None
 ) -> Report:
-    """Say something to the live run, through the hosts that it holds. `abort` without one puts back what a dead run left."""
+    """Say something to the live run, through the hosts that it holds.
+
+    `abort` without a live run puts back what a dead one has left.
+    """
+    del policy  # the live run has its own
     with Session.open(pair) as session:
         words = command if value is None else f"{command} {value}"
         reached = [
@@ -92,7 +96,7 @@ def _roles(facts: Facts, policy: Policy) -> Roles:
 
 
 def verify(pair: Pair, policy: Policy, sink: Sink, *, deep: bool) -> Report:
-    """Prove that the replica is attached and shares a point with its source; `deep` boots that point and reads it all."""
+    """Prove that the replica is attached and shares a point with its source; `deep` reads every row at that point."""
     with Session.open(pair) as session:
         session.need_all()
         facts = observe(session)

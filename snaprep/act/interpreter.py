@@ -1,7 +1,8 @@
 """Runs any recipe on the hosts: one call for the steps of one host that follow each other.
 
-When a step fails, its host has undone its own part of that call before it answered. What earlier calls did is then undone on
-all hosts at once, each host's newest first: the hosts do not wait for each other, because opening the source must not.
+When a step fails, its host has undone its own part of that call before it answered. What earlier calls did is then
+undone on all hosts at once, each host's newest first: the hosts do not wait for each other, because opening the source
+must not.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ class Shipment:
 
 
 def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[RoundDone, float]:
-    """Snapshot, send, receive, read the GUIDs back, hold on both sides; then let go of this run's former point.
+    """Snapshot, send, receive, read the GUIDs back, hold on both sides; then let go of the run's former point.
 
-    `since_s` is the sender's monotonic time of the former snapshot. Returns what was measured, and this snapshot's time.
+    `since_s` is the sender's monotonic time of the former snapshot. Returns what was measured, and this one's time.
     """
     began_s = time.monotonic()
     context.tell(shipment.report)

@@ -18,8 +18,8 @@ def question(facts: Facts, action: TakeOver) -> TakeOverQuestion:
         loss.append(f"nothing: {target.name} was the primary itself, and is only opened again")
     elif target.engine.state in (EngineState.REPLICA, EngineState.WAITING):
         loss.append(
-            "what the primary committed in its last moments and had not sent: replication is asynchronous, and the engine "
-            "sends its log buffers at the latest every maxLogShippingInterval (5 s by default)"
+            "what the primary committed in its last moments and had not sent: replication is asynchronous, and the "
+            "engine sends its log buffers at the latest every maxLogShippingInterval (5 s by default)"
         )
         loss.append(f"{target.name} holds everything up to {target.engine.position_text}")
     else:
@@ -31,8 +31,8 @@ def question(facts: Facts, action: TakeOver) -> TakeOverQuestion:
     not_fenced = []
     if other.error:
         not_fenced.append(
-            f"{other.name} cannot be reached ({other.error}): if it lives behind a broken network, its clients may still "
-            "write there; its dataset is not mounted at its next boot"
+            f"{other.name} cannot be reached ({other.error}): if it lives behind a broken network, its clients may "
+            "still write there; its dataset is not mounted at its next boot"
         )
     elif other.engine.state not in OPEN_STATES and other.engine.server_up:
         not_fenced.append(f"{other.name} answers: its database is unmounted before {target.name} is promoted")

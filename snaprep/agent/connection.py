@@ -1,4 +1,7 @@
-"""The operator's end of an agent's stdio: requests out, replies and events in, whatever carries the bytes."""
+"""The asking end of a process that serves frames: requests out, replies and events in, whatever carries the bytes.
+
+The operator asks an agent this way, and an agent its guard.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,8 @@ from snaprep.agent import wire
 from snaprep.core.codec import decode_at, encode
 from snaprep.core.errors import HostUnreachable, SnaprepError, from_info
 
-
 T = TypeVar("T")
-OnProgress = Callable[[Any], None]
+OnProgress = Callable[[Any], None]  # gets the event as plain JSON; runs in the reader, so be quick
 
 _GRACE_S = 2.0  # for an operation that was told to give up
 

@@ -1,8 +1,8 @@
 """The guard: a small process of its own session that keeps the lease on a freeze or a gate.
 
-It makes the dangerous calls itself, with its own client, on behalf of the agent, so it always knows what is in flight; it
-outlives the agent, and puts the database back when the agent is gone or the lease has passed. What to do when is decided by
-`core.guard`; this module does it and reports back.
+It makes the dangerous calls itself, with its own client, on behalf of the agent, so it always knows what is in flight;
+it outlives the agent, and puts the database back when the agent is gone or the lease has passed. What to do when is
+decided by `core.guard`; this module does it and reports back.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Guard:
             self._take(DidIt(work))
 
     def owner_gone(self) -> None:
-        """The agent ended: put everything back, then end. Nobody else is left to do it, so it takes as long as it takes."""
+        """The agent ended: put everything back, then end. Nobody else is left to do it, so try until it is done."""
         self._take(OwnerGone())
         self._over.wait()
         if self._engine is not None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from snaprep.agent import keys, locks
 from snaprep.agent.guarded import GuardProcess
+from snaprep.agent.serve import login_user
 from snaprep.agent.streams import Streams
 from snaprep.core.errors import SnaprepError, UsageError
-from snaprep.agent.serve import login_user
 from snaprep.core.model import HostFacts, RunInfo, recv_name
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost

@@ -1,7 +1,7 @@
 """One lock per pair on both hosts, one per database on its host. A lock ends with the process that holds it.
 
-The lock file tells who holds it, so that a second operator reads a name instead of "busy". It also carries the way in for
-a second terminal: commands for the running run are put into a folder beside it.
+The lock file tells who holds it, so that a second operator reads a name instead of "busy". Beside it is the way in for
+a second terminal: a folder into which commands for the running run are put.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from snaprep.core.model import RunInfo
 
 def state_folder() -> Path:
     """Where this host keeps what must not outlive a boot: /run/snaprep, or a user's own runtime folder."""
-    base = Path("/run") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/snaprep-{os.geteuid()}")  # noqa: S108 (0700, checked below)
+    if os.geteuid() == 0:
+        base = Path("/run")
+    else:
+        base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/snaprep-{os.geteuid()}")  # noqa: S108 (owner checked)
     folder = base / "snaprep"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():

@@ -1,7 +1,7 @@
 """What an operator can ask of an agent: the allow-list.
 
-`configure` comes first and tells the agent its pair. `observe` reads, `perform` acts: it runs the steps of a recipe that
-belong to this host, in order, and when one fails takes back its own part at once, before it answers.
+`configure` comes first and tells the agent its pair. `observe` reads, `perform` acts: it runs the steps of a recipe
+that belong to this host, in order, and when one fails takes back its own part at once, before it answers.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 from snaprep.agent import check as checks
 from snaprep.agent import locks, process
-from snaprep.agent.link import Way
 from snaprep.agent.host import AgentHost, from_spec
+from snaprep.agent.link import Way
 from snaprep.agent.serve import Cancelled, Progress
-from snaprep.agent.steps import STEPS, invoke
-from snaprep.core.errors import ErrorInfo, SnaprepError, Stale, UsageError
+from snaprep.agent.steps import invoke
+from snaprep.core.errors import ErrorInfo, SnaprepError, UsageError
 from snaprep.core.model import Finding, HostFacts, RunInfo
 from snaprep.core.perform import Performed, StepCall, StepDone, fill, undo_calls
 from snaprep.core.spec import HostSpec
@@ -80,8 +80,6 @@ def _one(host: AgentHost, call: StepCall, results: dict[str, Any]) -> StepDone:
     value: Any = None
     error: ErrorInfo | None = None
     try:
-        if call.op not in STEPS:
-            raise Stale("bad-request", f"there is no step {call.op}", hint="operator and agent differ in version")
         value = invoke(host, call.op, fill(call.args, results), call.deadline_s)
     except SnaprepError as failure:
         error = failure.info
@@ -152,7 +150,22 @@ def _close() -> None:
 
 REGISTRY: dict[str, Callable[..., object]] = {
     f.__name__: f
-    for f in (check, commands, configure, keep_journal, limit, link_aim, link_key, link_listen, link_relay, lock, observe, perform, post, unlock)
+    for f in (
+        check,
+        commands,
+        configure,
+        keep_journal,
+        limit,
+        link_aim,
+        link_key,
+        link_listen,
+        link_relay,
+        lock,
+        observe,
+        perform,
+        post,
+        unlock,
+    )
 }
 ON_CLOSE: Sequence[Callable[[], None]] = [_close]
 ON_RENEW: Sequence[Callable[[], None]] = []

@@ -27,7 +27,7 @@ class Completed:
         return self.stdout.decode("utf-8", "surrogateescape")
 
 
-class CommandFailed(Exception):  # noqa: N818 (reads as what happened)
+class CommandFailed(Exception):
     """A program ended with a status other than 0. `stderr` is what it said, cut to 16 KiB."""
 
     def __init__(self, argv: tuple[str, ...], status: int, stderr: str) -> None:

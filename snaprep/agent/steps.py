@@ -10,7 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snaprep.agent.host import AgentHost
 from snaprep.agent.link import StreamHeader
@@ -20,42 +20,57 @@ from snaprep.core.errors import SnaprepError, Stale
 from snaprep.core.volume import ImageRole, Point
 from snaprep.engines.base import Quiesced, Tail
 
-Step = Callable[..., object]
+STEPS: dict[str, Callable[..., object]] = {}
+_Step = TypeVar("_Step", bound=Callable[..., object])
+
+
+def step(function: _Step) -> _Step:
+    """Let recipes name this function. Its first parameter is the host, the others are the step's arguments."""
+    STEPS[function.__name__] = function
+    return function
 
 
 # -- storage -----------------------------------------------------------------------------------------------------
 
 
+@step
 def snapshot(host: AgentHost, *, image: str, name: str) -> Point:
     return host.volume.snapshot(image, name)
 
 
+@step
 def hold(host: AgentHost, *, image: str, point: str) -> None:
     host.volume.hold(image, point)
 
 
+@step
 def release(host: AgentHost, *, image: str, point: str) -> None:
     host.volume.release(image, point)
 
 
+@step
 def destroy_point(host: AgentHost, *, image: str, point: str) -> None:
     host.volume.release(image, point)
     host.volume.destroy_point(image, point)
 
 
+@step
 def destroy_image(host: AgentHost, *, image: str) -> None:
     host.volume.destroy_image(image)
 
 
+@step
 def mark(host: AgentHost, *, image: str, properties: dict[str, str]) -> None:
     host.volume.set_properties(image, properties)
 
 
+@step
 def mark_takeover(host: AgentHost, *, image: str, position: int) -> None:
     """Remember where the promoted copy's history parts from the former primary's."""
     host.volume.set_properties(image, {"took-over-at": str(position)})
 
 
+@step
 def adopt(host: AgentHost, *, image: str, generation: int) -> None:
     """Make the image this pair's, known as the primary, and not mounted at boot before its role is known."""
     host.volume.adopt(image, ImageRole.LIVE)
@@ -63,6 +78,7 @@ def adopt(host: AgentHost, *, image: str, generation: int) -> None:
     host.volume.set_automount(image, on=False)
 
 
+@step
 def set_aside(host: AgentHost, *, image: str, to: str) -> None:
     """Rename an image so that nobody starts it by mistake. What is in it stays."""
     role = ImageRole.ISOLATED
@@ -76,6 +92,7 @@ def set_aside(host: AgentHost, *, image: str, to: str) -> None:
     host.volume.adopt(to, role)
 
 
+@step
 def tail(host: AgentHost, *, image: str, position: int) -> Tail:
     """Count what an image that was set aside holds beyond a position.
 
@@ -94,9 +111,8 @@ def tail(host: AgentHost, *, image: str, position: int) -> Tail:
 # -- streams -----------------------------------------------------------------------------------------------------
 
 
-def receive_begin(
-    host: AgentHost, *, stream: str, image: str, origin: str | None, base_guid: int | None
-) -> None:
+@step
+def receive_begin(host: AgentHost, *, stream: str, image: str, origin: str | None, base_guid: int | None) -> None:
     """Expect a stream. What can be refused is refused now, before the sender does anything."""
     programs = {
         part: host.volume.open_receive(image, part, origin=origin, resumable=False, base_guid=base_guid)
@@ -105,6 +121,7 @@ def receive_begin(
     host.streams.receive_begin(stream, programs)
 
 
+@step
 def receive_end(
     host: AgentHost,
     *,
@@ -119,10 +136,12 @@ def receive_end(
     return host.volume.received(image, stream, guids, tuning=tuning)
 
 
+@step
 def receive_cancel(host: AgentHost, *, stream: str) -> None:
     host.streams.receive_cancel(stream)
 
 
+@step
 def send(
     host: AgentHost,
     *,
@@ -141,11 +160,13 @@ def send(
     return host.streams.send(host.volume, header, base_name, flags)
 
 
+@step
 def probe_begin(host: AgentHost, *, stream: str) -> None:
     """Expect throw-away bytes."""
     host.streams.receive_begin(stream, {"": PROBE_SINK})
 
 
+@step
 def probe_send(host: AgentHost, *, stream: str) -> Sent:
     """Send throw-away bytes, and see what the link carries."""
     return host.streams.probe(stream)
@@ -154,15 +175,15 @@ def probe_send(host: AgentHost, *, stream: str) -> Sent:
 # -- the replica's image -----------------------------------------------------------------------------------------
 
 
-def present(
-    host: AgentHost, *, image: str, point: str, to: str, mountpoint: str, generation: int, owner: str
-) -> None:
+@step
+def present(host: AgentHost, *, image: str, point: str, to: str, mountpoint: str, generation: int, owner: str) -> None:
     """Make the live image of a replica: a clone at the engine's path, owned by the engine's user."""
     host.volume.clone(image, point, to, mountpoint=mountpoint, role=ImageRole.LIVE)
     host.volume.set_properties(to, {"serves": "replica", "generation": str(generation)})
     host.give_to(to, owner)
 
 
+@step
 def withdraw(host: AgentHost, *, image: str) -> None:
     """Remove the live image of a replica that did not come to be, or is replaced. Never one that was a primary."""
     found = host.volume.facts().image(image)
@@ -173,10 +194,12 @@ def withdraw(host: AgentHost, *, image: str) -> None:
     host.volume.destroy_image(image)
 
 
+@step
 def mount(host: AgentHost, *, image: str, mountpoint: str) -> None:
     host.volume.mount(image, mountpoint)
 
 
+@step
 def fence(host: AgentHost, *, image: str) -> None:
     """Make sure that nobody opens this copy: shut down if it is idle, unmounted, not mounted at boot."""
     host.engine.let_go()
@@ -187,42 +210,51 @@ def fence(host: AgentHost, *, image: str) -> None:
 # -- the database ------------------------------------------------------------------------------------------------
 
 
+@step
 def freeze(host: AgentHost, *, lease_ms: int) -> None:
     host.guard.call("freeze", {"lease_ms": lease_ms}, deadline_s=30)
 
 
+@step
 def thaw(host: AgentHost) -> None:
     host.guard.call("put_back", deadline_s=70)
 
 
+@step
 def guard_ready(host: AgentHost) -> None:
     """The guard lives, with its connections and the thaw prepared."""
     host.guard.call("ready", deadline_s=30)
 
 
+@step
 def checkpoint(host: AgentHost) -> None:
     host.engine.checkpoint()
 
 
+@step
 def gate_prepare(host: AgentHost) -> None:
     """Everything that makes the closing quick: the guard warm, former values stored, pages flushed."""
     guard_ready(host)
     host.engine.gate_prepare()
 
 
+@step
 def gate_close(host: AgentHost, *, lease_ms: int) -> None:
     host.guard.call("gate_close", {"lease_ms": lease_ms}, deadline_s=10)
 
 
+@step
 def quiesce(host: AgentHost) -> Quiesced:
     answer = host.guard.call("quiesce", deadline_s=30)
     return Quiesced(**answer)
 
 
+@step
 def attach(host: AgentHost, *, deadline_s: float) -> None:
     host.guard.call("attach", {"deadline_s": deadline_s}, deadline_s=deadline_s + 30)
 
 
+@step
 def gate_open(host: AgentHost) -> None:
     """Open the gate through the guard that closed it; by ourselves when there is none, or it cannot."""
     if host.has_guard:
@@ -232,46 +264,56 @@ def gate_open(host: AgentHost) -> None:
     host.engine.reopen()
 
 
+@step
 def stamp(host: AgentHost, *, generation: int) -> None:
     host.engine.stamp(generation)
 
 
+@step
 def detach(host: AgentHost) -> None:
     host.engine.detach()
 
 
+@step
 def prove(host: AgentHost, *, position: int) -> None:
     host.engine.prove(position)
 
 
+@step
 def arm_replica(host: AgentHost) -> None:
     host.engine.arm_replica()
 
 
+@step
 def stop_replica(host: AgentHost) -> None:
     host.engine.stop_replica()
 
 
+@step
 def open_database(host: AgentHost, *, deadline_s: float) -> None:
     host.engine.open(deadline_s)
 
 
+@step
 def promote(host: AgentHost, *, from_state: str) -> Quiesced:
     return host.engine.promote(from_state)
 
 
+@step
 def warm(host: AgentHost, *, image: str, point: str, owner: str) -> float:
     """Boot and shut down a throw-away clone of the last round in the target's server. Returns seconds."""
     with shown(host, image, point, f"{host.spec.dataset}.warm", owner) as directory:
         return host.engine.warm(directory)
 
 
+@step
 def digest(host: AgentHost, *, image: str, point: str, owner: str) -> dict[str, str]:
     """Row counts and digests of every table at a point, read from a throw-away clone that this host's server opens."""
     with shown(host, image, point, f"{host.spec.dataset}.verify", owner) as directory:
         return host.engine.digest(directory)
 
 
+@step
 def tidy(host: AgentHost) -> list[str]:
     """Remove what dead runs have left outside of the datasets: half-received state, one-run keys. What was done."""
     return host.tidy()
@@ -293,19 +335,11 @@ def shown(host: AgentHost, image: str, point: str, scratch: str, owner: str = ""
             beside.rmdir()
 
 
-STEPS: dict[str, Step] = {
-    f.__name__: f
-    for f in (
-        adopt, arm_replica, attach, checkpoint, destroy_image, destroy_point, detach, digest, fence, freeze, gate_close, gate_open,
-        gate_prepare, guard_ready, hold, mark, mark_takeover, mount, open_database, present, probe_begin, probe_send, promote, prove, quiesce, receive_begin,
-        receive_cancel, receive_end, release, send, set_aside, snapshot, stamp, stop_replica, tail, thaw, tidy, warm, withdraw,
-    )
-}  # fmt: skip
-
-
 def invoke(host: AgentHost, op: str, args: dict[str, Any], deadline_s: float) -> Any:  # noqa: ANN401 (JSON)
     """Run a step with its arguments decoded by its own annotations. Raises `bad-request` before anything runs."""
-    function = STEPS[op]
+    function = STEPS.get(op)
+    if function is None:
+        raise Stale("bad-request", f"there is no step {op}", hint="operator and agent differ in version")
     hints = typing.get_type_hints(function)
     names = [n for n in inspect.signature(function).parameters if n != "host"]
     if "deadline_s" in names:

@@ -7,15 +7,15 @@ an operation come as the agent raised them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
+from snaprep.agent.connection import OnProgress
 from snaprep.agent.wire import Hello
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-OnProgress = Callable[[Any], None]  # gets the event as plain JSON; runs in the connection's reader, so be quick
 
 
 class Pending(Protocol[T_co]):

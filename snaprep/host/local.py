@@ -9,10 +9,10 @@ import sys
 from typing import cast
 
 from snaprep.agent import bootstrap
+from snaprep.agent.connection import Connection
 from snaprep.agent.wire import LastWords
 from snaprep.core.errors import HostUnreachable, SnaprepError
 from snaprep.host.bundle import sha256_of_agent, zip_of_agent
-from snaprep.host.connection import Connection
 
 _CLOSE_S = 35.0  # the agent's own closing is bounded by 30 s
 _HELLO_S = 20.0

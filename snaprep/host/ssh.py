@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from snaprep.agent import bootstrap
+from snaprep.agent.connection import Connection
 from snaprep.agent.wire import LastWords
 from snaprep.core.errors import HostUnreachable, SnaprepError
 from snaprep.host.bundle import sha256_of_agent, zip_of_agent
-from snaprep.host.connection import Connection
 from snaprep.host.reach import Login, Reached, reach
 
 if TYPE_CHECKING:

@@ -69,6 +69,11 @@ def service_properties(directory: Path) -> dict[str, str]:
         text = (directory / "service.properties").read_text("latin-1")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotADatabase(f"{directory} holds no service.properties") from error
+    return parse_properties(text)
+
+
+def parse_properties(text: str) -> dict[str, str]:
+    """A Java properties file's text: escapes undone, lines joined."""
     text = re.sub(r"(?<!\\)((?:\\\\)*)\\\r?\n[ \t\f]*", r"\1", text)
     pairs = {}
     for line in text.splitlines():

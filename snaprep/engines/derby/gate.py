@@ -1,8 +1,9 @@
 """The gate: three database properties that let in nobody but our own user.
 
 It refuses new sessions and leaves existing ones alone, so it is closed just before a shutdown. It is a property of the
-database: it survives a restart and travels in every copy. So the former values are stored beside it, in the database, before
-anything is closed, and whoever finds the gate closed can open it: another operator, on either host, after a power cut.
+database: it survives a restart and travels in every copy. So the former values are stored beside it, in the database,
+before anything is closed, and whoever finds the gate closed can open it: another operator, on either host, after a
+power cut.
 """
 
 from __future__ import annotations

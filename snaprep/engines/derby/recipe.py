@@ -112,7 +112,7 @@ def cutover(plan: CutoverPlan) -> Recipe:
 
 
 def take_over(plan: TakeOverPlan) -> Recipe:
-    """Promote, mark, move to where clients look, open. The promotion is the point of no return: nothing is undone after.
+    """Promote, mark, move to where clients look, open. The promotion is the point of no return; nothing is undone.
 
     The marks come before anybody can write: whoever looks after a crash sees a primary that is only not open yet.
     """
