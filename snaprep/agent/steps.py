@@ -178,8 +178,8 @@ def probe_send(host: AgentHost, *, stream: str) -> Sent:
 @step
 def present(host: AgentHost, *, image: str, point: str, to: str, mountpoint: str, generation: int, owner: str) -> None:
     """Make the live image of a replica: a clone at the engine's path, owned by the engine's user."""
-    host.volume.clone(image, point, to, mountpoint=mountpoint, role=ImageRole.LIVE)
-    host.volume.set_properties(to, {"serves": "replica", "generation": str(generation)})
+    marks = {"serves": "replica", "generation": str(generation)}
+    host.volume.clone(image, point, to, mountpoint=mountpoint, role=ImageRole.LIVE, properties=marks)
     host.give_to(to, owner)
 
 

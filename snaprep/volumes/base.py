@@ -7,10 +7,11 @@ wire; they take and return the values of `snaprep.core.volume` and raise `Snapre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from snaprep.core.errors import SnaprepError
-from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
+from snaprep.core.volume import ImageRole, Point, VolumeFacts
 
 
 class Volume(Protocol):
@@ -89,8 +90,17 @@ class Volume(Protocol):
     def discard_partial(self, image: str) -> None:
         """Throw away the state of an interrupted receive (a stale resume token)."""
 
-    def clone(self, image: str, point: str, to: str, *, mountpoint: str | None, role: ImageRole) -> Image:
-        """A writable clone, marked with the pair and `role`; mounted at `mountpoint` unless that is None.
+    def clone(
+        self,
+        image: str,
+        point: str,
+        to: str,
+        *,
+        mountpoint: str | None,
+        role: ImageRole,
+        properties: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """A writable clone, marked with the pair, `role` and `properties`; mounted at `mountpoint` unless None.
 
         A clone that a kill left without all its parts is completed. Raises `dataset-exists`, `mountpoint-taken`.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from snaprep.agent.process import CommandFailed
 from snaprep.core.errors import CheckFailed, SnaprepError, Stale
@@ -287,30 +288,44 @@ class ZfsVolume:
         zfs_guard.require_unclaimed(image, self.pair, get_local([image]))
         self.set_properties(image, {"role": str(role), "pair": self.pair})
 
-    def clone(self, image: str, point: str, to: str, *, mountpoint: str | None, role: ImageRole) -> Image:
-        """A writable clone, marked with the pair and `role`; mounted at `mountpoint` unless that is None.
+    def clone(
+        self,
+        image: str,
+        point: str,
+        to: str,
+        *,
+        mountpoint: str | None,
+        role: ImageRole,
+        properties: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """A writable clone, marked with the pair, `role` and `properties`; mounted at `mountpoint` unless that is None.
 
         Tuning set on the origin is set on the clone. A clone that a kill left without all its parts is completed.
-        Raises `dataset-exists`, `mountpoint-taken`, `unknown-dataset`.
+        Raises `dataset-exists`, `mountpoint-taken`, `unknown-dataset`. Two processes for an image of one part: this
+        stands in the cutover.
         """
         if mountpoint is not None:
             zfs_command.require_free_path(to, mountpoint)
-        done = existing(self.layout.datasets(to))
-        self._require_half_made(image, point, to, done)
         tuned = get_local(self.layout.datasets(image))
+        marks = zfs_guard.marks(self.pair, role) | {f"{PREFIX}{name}": value for name, value in properties.items()}
+        done: list[str] = []
         for part in self.layout.parts:
             name, origin = dataset(to, part), dataset(image, part)
-            if name not in done:
-                wanted = {p: v.text for p, v in tuned.get(origin, {}).items() if p in zfs_facts.TUNING}
-                wanted |= {"canmount": "noauto", "readonly": "off"} | zfs_guard.marks(self.pair, role)
-                wanted |= {} if part else {"mountpoint": mountpoint or "none"}
-                zfs("clone", *zfs_stream.options(wanted), f"{origin}@{point}", name)
+            wanted = {p: v.text for p, v in tuned.get(origin, {}).items() if p in zfs_facts.TUNING}
+            wanted |= {"canmount": "noauto", "readonly": "off"} | marks
+            wanted |= {} if part else {"mountpoint": mountpoint or "none"}
+            try:
+                if name not in done:
+                    zfs("clone", *zfs_stream.options(wanted), f"{origin}@{point}", name)
+            except SnaprepError as error:
+                if error.id != "dataset-exists" or done:
+                    raise
+                done = existing(self.layout.datasets(to))
+                self._require_half_made(image, point, to, done)
             if mountpoint is not None and not part:  # before the next part: its path is inside
                 zfs_command.mount_parts(to, {to: mountpoint})
         if mountpoint is not None:
             zfs_command.mount_parts(to, self.layout.paths(to, mountpoint))
-        names = (to, f"{image}@{point}")
-        return self.layout.images(names[:1], zfs_look.read(self.layout, names, written="written" in self.caps))[0]
 
     def _require_half_made(self, image: str, point: str, to: str, done: Sequence[str]) -> None:
         if not done:

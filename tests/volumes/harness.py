@@ -60,7 +60,10 @@ class Side:
 
     def present(self, point: str) -> Image:
         """Serve a received point: what a cutover does on the target."""
-        return self.volume.clone(self.recv, point, self.live, mountpoint=str(self.path), role=ImageRole.LIVE)
+        self.volume.clone(self.recv, point, self.live, mountpoint=str(self.path), role=ImageRole.LIVE)
+        image = self.volume.facts().image(self.live)
+        assert image is not None
+        return image
 
     def set_aside(self, image: str, word: str) -> str:
         to = f"{self.live}.{word}-{next(_numbers)}"
