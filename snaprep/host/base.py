@@ -17,7 +17,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-
 class Pending(Protocol[T_co]):
     """One call under way."""
 

@@ -1,13 +1,14 @@
 """A verified and authenticated SSH connection, by paramiko, as `~/.ssh/config` says.
 
 HostName, User, Port, IdentityFile, IdentitiesOnly, ProxyJump, ProxyCommand, HostKeyAlias, UserKnownHostsFile and
-ConnectTimeout are honoured. What paramiko does not know (`Match exec`, `@cert-authority` lines, hardware keys) is not.
+Include are honoured. What paramiko does not know (`Match exec`, `@cert-authority` lines, hardware keys) is not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import shlex
 import socket
@@ -89,7 +90,7 @@ def _settings(login: Login) -> _Settings:
     path = Path(login.ssh_config).expanduser() if login.ssh_config else None
     if path is not None and path.exists():
         try:
-            found = dict(paramiko.SSHConfig.from_path(str(path)).lookup(login.address))
+            found = dict(paramiko.SSHConfig.from_text(_included(path)).lookup(login.address))
         except (paramiko.SSHException, OSError, ValueError) as error:
             hint = "ssh -G shows what ssh makes of it"
             raise UsageError("ssh-config", f"{path} cannot be read: {error}", hint=hint) from error
@@ -110,6 +111,22 @@ def _settings(login: Login) -> _Settings:
         proxy_jump=() if jump.lower() == "none" else tuple(j.strip() for j in jump.split(",")),
         proxy_command=None if command is None or str(command).lower() == "none" else str(command),
     )
+
+
+def _included(path: Path, depth: int = 0) -> str:
+    """The file with its `Include` lines replaced by what they name, which paramiko leaves out without a word."""
+    if depth > 16:
+        raise ValueError("Include leads in a circle")
+    lines = []
+    for line in path.read_text("utf-8", "surrogateescape").splitlines():
+        word, _, rest = line.strip().replace("=", " ", 1).partition(" ")
+        if word.lower() != "include":
+            lines.append(line)
+            continue
+        for pattern in shlex.split(rest):
+            full = Path("~/.ssh").expanduser() / Path(pattern).expanduser()
+            lines += [_included(Path(found), depth + 1) for found in sorted(glob.glob(str(full)))]  # noqa: PTH207
+    return "\n".join(lines)
 
 
 def _own_name() -> str:

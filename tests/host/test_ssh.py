@@ -179,7 +179,7 @@ def test_an_operator_who_vanishes(server: Sshd, tmp_path: Path) -> None:
 
 
 def test_ssh_config_and_jump_hosts(server: Sshd, tmp_path: Path) -> None:
-    """HostName, User, Port, IdentityFile, UserKnownHostsFile, HostKeyAlias, ProxyJump and ProxyCommand are honoured."""
+    """HostName, User, Port, IdentityFile, known_hosts, HostKeyAlias, ProxyJump, ProxyCommand and Include hold."""
     with sshd(tmp_path / "jump") as jump:
         known = tmp_path / "known"
         known.write_text(f"aliased {server.host_key}\n{jump.known_hosts.read_text()}{server.known_hosts.read_text()}")
@@ -194,8 +194,10 @@ def test_ssh_config_and_jump_hosts(server: Sshd, tmp_path: Path) -> None:
                 "ssh-proxy-stand-in", f"{sys.executable} {Path(__file__).with_name('proxy.py')}"
             )
         )
+        outer = tmp_path / "outer"
+        outer.write_text(f"Include {tmp_path}/conf*\nHost *\n  User nobody-at-all\n")
         for alias in ("db", "behind", "piped"):
-            host = start(Login(name=alias, address=alias, ssh_config=str(config)))
+            host = start(Login(name=alias, address=alias, ssh_config=str(outer)))
             try:
                 assert host.call("add", {"one": 1}, int, deadline_s=5) == 2, alias
             finally:
