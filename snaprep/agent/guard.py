@@ -43,9 +43,10 @@ class Guard:
         """Say which database, before anything is held."""
         self._engine = DerbyHost(spec)
 
-    def ready(self) -> None:
-        """Have the client up and the thaw prepared on two connections."""
+    def ready(self) -> int:
+        """Have the client up and the thaw prepared on two connections. Returns the client's pid."""
         self.engine.ready_to_thaw()
+        return self.engine.client.pid
 
     def held(self) -> str:
         """What is held at present: frozen, gated, ending, attaching; empty when nothing is."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import typing
 from typing import Any, BinaryIO
@@ -43,6 +45,7 @@ class GuardProcess:
             close=lambda: _close(stdin),
         )
         self._connection.open("", _START_S)
+        self._client_pid: int | None = None
         self.call("configure", {"spec": spec}, deadline_s=_START_S)
 
     @property
@@ -56,6 +59,16 @@ class GuardProcess:
     def call(self, op: str, args: dict[str, object] | None = None, *, deadline_s: float) -> Any:  # noqa: ANN401 (JSON)
         """Raises what the guard's engine raised, or `agent-died` when the guard is gone."""
         return self._connection.call(op, args or {}, Any, deadline_s=deadline_s)
+
+    def ready(self) -> None:
+        """Have its client up, and remember which process that is."""
+        self._client_pid = int(self.call("ready", deadline_s=_START_S + 10))
+
+    def end_client(self) -> None:
+        """End the client of a guard that was killed: what it had asked for must not go on behind our back."""
+        if self._client_pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._client_pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Let the guard end; it puts back what it still holds first."""

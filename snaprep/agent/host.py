@@ -42,11 +42,12 @@ class AgentHost:
     @property
     def guard(self) -> GuardProcess:
         """The guard, running. A guard that was killed is replaced; what it held is put back first."""
-        if self._guard is None or not self._guard.alive:
-            lost = self._guard is not None
+        if self._guard is not None and not self._guard.alive:
+            self._guard.end_client()
+            self._guard = None
+            self.engine.reopen()
+        if self._guard is None:
             self._guard = GuardProcess(self.engine.spec)
-            if lost:
-                self._guard.call("put_back", deadline_s=70)
         return self._guard
 
     @property

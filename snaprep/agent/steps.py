@@ -223,7 +223,7 @@ def thaw(host: AgentHost) -> None:
 @step
 def guard_ready(host: AgentHost) -> None:
     """The guard lives, with its connections and the thaw prepared."""
-    host.guard.call("ready", deadline_s=30)
+    host.guard.ready()
 
 
 @step

@@ -33,7 +33,6 @@ def prepare(plan: CutoverPlan) -> Recipe:
     steps = []
     if plan.detach:
         steps.append(Step(host=source, op="detach", deadline_s=30))
-    steps.append(Step(host=source, op="gate_prepare", deadline_s=20))
     if plan.replace_live:
         steps += [
             Step(host=target, op="stop_replica", deadline_s=60),
@@ -55,6 +54,8 @@ def prepare(plan: CutoverPlan) -> Recipe:
     }
     end = Step(host=target, op="receive_cancel", args={"stream": plan.stream})
     steps.append(Step(host=target, op="receive_begin", args=begin, undo=(end,)))
+    # Last, because it flushes: what is dirty when the gate closes is written while clients wait.
+    steps.append(Step(host=source, op="gate_prepare", deadline_s=60))
     return tuple(steps)
 
 
