@@ -1,0 +1,49 @@
+"""kill -9 of each part of a run in each of its phases: clients go on, nothing is lost, the run can be ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.rig.aftermath import survive
+
+if TYPE_CHECKING:
+    from tests.rig.pair import Pair
+
+pytestmark = pytest.mark.rig
+
+# Each victim and each phase, in the pairings that differ most; `scripts/soak kills` runs all of them.
+SCENES = [
+    ("operator", "seed"),
+    ("operator", "round"),
+    ("operator", "close"),
+    ("operator", "arm"),
+    ("operator", "attach"),
+    ("source-agent", "seed"),
+    ("source-agent", "close"),
+    ("source-agent", "attach"),
+    ("target-agent", "seed"),
+    ("target-agent", "arm"),
+    ("guard", "close"),
+    ("guard", "attach"),
+    ("source-derby", "seed"),
+    ("source-derby", "close"),
+    ("target-derby", "arm"),
+    ("target-derby", "attach"),
+    ("source-sshd", "close"),
+    ("target-sshd", "round"),
+    ("target-sshd", "arm"),
+]
+
+
+@pytest.mark.parametrize(("victim", "phase"), SCENES)
+def test_kill_and_resume(pair: Pair, victim: str, phase: str) -> None:
+    """Clients get commits again in time, status says who serves, and `resume` makes the replica."""
+    survive(pair, victim, phase)
+
+
+@pytest.mark.parametrize(("victim", "phase"), [("operator", "close"), ("target-agent", "landing")])
+def test_kill_and_abort(pair: Pair, victim: str, phase: str) -> None:
+    """`abort` puts back what a dead run left, and a new rebuild makes the replica."""
+    survive(pair, victim, phase, ending="abort")
