@@ -2,10 +2,145 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
+import os
+import pwd
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from snaprep.agent import keys, locks, process
 from snaprep.agent.host import AgentHost
-from snaprep.core.model import Finding
+from snaprep.agent.serve import login_user
+from snaprep.core.errors import SnaprepError
+from snaprep.core.model import Checked, Finding
+
+_PROGRAMS = {
+    "zfs": "zfsutils-linux",
+    "zpool": "zfsutils-linux",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
+# Where tools that take snapshots say that they are at work here.
+_TOOL_FILES = (
+    "etc/sanoid/sanoid.conf",
+    "etc/zrepl/zrepl.yml",
+    "etc/cron.*/zfs-auto-snapshot",
+    "etc/systemd/system/*.target.wants/*",
+    "etc/cron.d/*",
+    "etc/crontab",
+    "var/spool/cron/crontabs/*",
+)
+_TOOLS = ("sanoid", "syncoid", "zfs-auto-snapshot", "zrepl", "znapzend", "zfs-autobackup", "pyznap", "bzfs")
+_UNITS = ("etc/systemd/system/*.service", "lib/systemd/system/*.service", "etc/init.d/*", "etc/rc.local", "etc/crontab")
+_READ_BYTES = 1 << 16
 
 
-def findings(host: AgentHost, *, as_target: bool) -> list[Finding]:
-    """A finding for each thing looked at."""
-    return [Finding(id="agent", level="ok", what=f"agent runs for {host.spec.name}, as_target={as_target}")]
+def look(host: AgentHost, *, as_target: bool, owner: str) -> Checked:
+    """A finding for each thing looked at. `owner` is whose the files are on the other side, "user:group"."""
+    found = [*_agent(), *_programs(), *_left(host)]
+    found += _told(lambda: _storage(host, as_target=as_target))
+    found += _told(lambda: host.engine.check(as_target=as_target))
+    if as_target:
+        found += _accounts(host.spec.owner or owner)
+        found += _units(host.spec.derby.database)
+    found += _tools(host.spec.dataset)
+    return Checked(findings=tuple(found), traits=host.engine.traits())
+
+
+def _told(ask: Callable[[], list[Finding]]) -> list[Finding]:
+    """What cannot be looked at is a failure of its own."""
+    try:
+        return ask()
+    except SnaprepError as error:
+        return [Finding(error.id, "fail", error.info.what, error.info.hint)]
+
+
+def _storage(host: AgentHost, *, as_target: bool) -> list[Finding]:
+    spec = host.spec
+    found = host.volume.check(mountpoints=(spec.mountpoint, spec.replica_mountpoint), as_target=as_target)
+    if host.engine.places and not any(f.id in ("unknown-dataset", "not-mounted") for f in found):
+        found += host.volume.outside(spec.dataset, host.engine.places)
+    return found
+
+
+def _agent() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    through = f", by sudo from {login_user()}" if login_user() != user else ""
+    yield Finding("agent", "ok", f"Python {version} runs as {user}{through}")
+    if os.geteuid() != 0:
+        what = f"{user} may not mount datasets, nor see what the database's server has open"
+        yield Finding("privilege", "fail", what, 'log in as root, or set `become = "sudo"`')
+
+
+def _programs() -> Iterator[Finding]:
+    path = process.environment()["PATH"]
+    missing = {program: package for program, package in _PROGRAMS.items() if shutil.which(program, path=path) is None}
+    for program, package in missing.items():
+        yield Finding("program-missing", "fail", f"there is no {program} on this host", f"install {package}")
+    if not missing:
+        yield Finding("programs", "ok", f"{', '.join(_PROGRAMS)} are there")
+
+
+def _left(host: AgentHost) -> Iterator[Finding]:
+    """Locks and keys of runs, under way or dead."""
+    held = locks.holder("pair", host.spec.pair)
+    if held is not None:
+        what = f"{held.verb} by {held.operator} is on its way (run {held.run}): what it uses is not tried"
+        yield Finding("run-under-way", "warn", what, "run check again when it is over")
+    for left in keys.leftovers(login_user()):
+        if held is not None and left.run == held.run:
+            continue
+        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(left.expires_s))
+        state = "expired" if left.expired else f"is good until {until}"
+        what = f"a key of run {left.run}, which is over, stands in {left.path}; it {state}"
+        yield Finding("leftover-key", "warn", what, "`snaprep clean` takes it back")
+
+
+def _accounts(owner: str) -> Iterator[Finding]:
+    """Streams carry numbers; the files are given to the same names here."""
+    if not owner:
+        what = "the files' owner is not known by name, so a copy keeps the numbers that it has"
+        yield Finding("owner-unnamed", "warn", what, "set `owner` for both hosts")
+        return
+    user, _, group = owner.partition(":")
+    try:
+        pwd.getpwnam(user)
+        grp.getgrnam(group or user)
+    except KeyError:
+        what = f"the files belong to {owner} on the other host, and this one has no such user or group"
+        yield Finding("unknown-user", "fail", what, "add it here, with any number, or set `owner`")
+    else:
+        yield Finding("owner", "ok", f"{owner} is known here, too")
+
+
+def _units(database: str) -> Iterator[Finding]:
+    """Things that start at boot and name the database: one of them may open a copy before its role is known."""
+    naming = [str(path) for path, text in _texts(_UNITS) if database in text]
+    if naming:
+        what = f"{', '.join(naming)} names {database}, and may open a copy when this host starts"
+        yield Finding("starts-at-boot", "warn", what, "let it start the server only; clients open the database")
+
+
+def _tools(dataset: str) -> Iterator[Finding]:
+    """Other snapshot tools that are set up to work here."""
+    seen: dict[str, str] = {}
+    for path, text in _texts(_TOOL_FILES):
+        words = f"{path}\n{text}"
+        for tool in _TOOLS:
+            if tool in words:
+                seen.setdefault(tool, str(path))
+    for tool, file in seen.items():
+        what = f"{tool} is set up on this host ({file})"
+        yield Finding("foreign-tool", "warn", what, f"let it leave {dataset} and its siblings alone")
+
+
+def _texts(patterns: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    for pattern in patterns:
+        for path in sorted(Path("/").glob(pattern)):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                yield path, file.read(_READ_BYTES).decode("utf-8", "replace")

@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from snaprep.agent import keys, locks
+from snaprep.agent import keys, locks, pipe
 from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.serve import login_user
 from snaprep.agent.streams import Streams
@@ -121,9 +121,12 @@ class AgentHost:
         if found is not None and found.resume_token:
             self.volume.discard_partial(recv)
             done.append(f"the half-received state of {recv} was discarded")
-        user = login_user()
-        runs = frozenset(left.run for left in keys.leftovers(user))
-        if runs and (count := keys.clean(user, runs)):
+        user, runs = login_user(), pipe.runs_here()
+        for run in [run for run, alive in runs.items() if not alive]:
+            pipe.clean_run(run)
+            done.append(f"what run {run} has left in memory was removed")
+        over = frozenset(left.run for left in keys.leftovers(user) if not runs.get(left.run, False))
+        if over and (count := keys.clean(user, over)):
             done.append(f"{count} keys of runs that are over were taken back")
         return done
 

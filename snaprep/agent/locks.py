@@ -20,12 +20,12 @@ from snaprep.core.model import RunInfo
 
 
 def state_folder() -> Path:
-    """Where this host keeps what must not outlive a boot: /run/snaprep, or a user's own runtime folder."""
+    """Where this host keeps locks, which must not outlive a boot: /run/snaprep-locks, or a user's own folder."""
     if os.geteuid() == 0:
         base = Path("/run")
     else:
         base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/snaprep-{os.geteuid()}")  # noqa: S108 (owner checked)
-    folder = base / "snaprep"
+    folder = base / "snaprep-locks"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
         raise Locked("state-folder", f"{folder} belongs to somebody else", hint="remove it")

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from snaprep.agent import check as checks
-from snaprep.agent import locks, process
+from snaprep.agent import locks, probe, process
 from snaprep.agent.host import AgentHost, from_spec
 from snaprep.agent.link import Way
 from snaprep.agent.serve import Cancelled, Progress
 from snaprep.agent.steps import invoke
 from snaprep.core.errors import ErrorInfo, SnaprepError, UsageError
-from snaprep.core.model import Finding, HostFacts, RunInfo
+from snaprep.core.model import Checked, HostFacts, RunInfo
 from snaprep.core.perform import Performed, StepCall, StepDone, fill, undo_calls
 from snaprep.core.spec import HostSpec
 
 _host: AgentHost | None = None
+_probes: list[probe.Listening] = []  # one at most
 _acting = threading.Lock()  # one call acts at a time; observing goes on beside it
 
 
@@ -88,9 +89,35 @@ def _one(host: AgentHost, call: StepCall, results: dict[str, Any]) -> StepDone:
     return StepDone(call.key, call.op, began_s, time.monotonic(), value, error)
 
 
-def check(as_target: bool) -> list[Finding]:  # noqa: FBT001 (decoded by name)
+def check(as_target: bool, owner: str) -> Checked:  # noqa: FBT001 (decoded by name)
     """Everything on this host that could stop a run. Changes nothing."""
-    return checks.findings(the_host(), as_target=as_target)
+    return checks.look(the_host(), as_target=as_target, owner=owner)
+
+
+def probe_link() -> float:
+    """On the source: open a connection on the way that was aimed, and hear the target's agent. Seconds it took."""
+    return the_host().streams.reach()
+
+
+def probe_listen(nonce: str) -> None:
+    """On the target: listen for a moment where its replica would. Raises `replication-port-taken` and its kin."""
+    spec = the_host().spec.derby
+    probe_end()
+    _probes.append(probe.Listening(spec.listen_address, spec.listen_port, nonce))
+
+
+def probe_call(nonce: str) -> None:
+    """On the source: connect as its server would. Raises `replication-unreachable`, `replication-leads-elsewhere`."""
+    spec = the_host().spec.derby
+    probe.call(spec.peer_address, spec.peer_port, nonce)
+
+
+def probe_end() -> bool:
+    """On the target: stop listening. Whether the word was heard."""
+    heard = False
+    while _probes:
+        heard = _probes.pop().close()
+    return heard
 
 
 def commands() -> list[str]:
@@ -144,6 +171,7 @@ def keep_journal(text: str) -> None:
 
 
 def _close() -> None:
+    probe_end()
     if _host is not None:
         _host.close()
 
@@ -164,6 +192,10 @@ REGISTRY: dict[str, Callable[..., object]] = {
         observe,
         perform,
         post,
+        probe_call,
+        probe_end,
+        probe_link,
+        probe_listen,
         unlock,
     )
 }

@@ -154,7 +154,7 @@ def run_folder(run: str, purpose: str, user: str | None = None) -> Path:
         state = folder.lstat()
         if state.st_uid != os.geteuid() or state.st_mode & 0o022 or not folder.is_dir() or folder.is_symlink():
             raise SnaprepError("unsafe-folder", f"{folder} is not ours alone", hint="remove it, and see who made it")
-    made = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=of_run))  # 0700
+    made = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=of_run))  # 0700
     if user is not None:
         entry = pwd.getpwnam(user)
         os.chown(made, entry.pw_uid, entry.pw_gid)
@@ -232,10 +232,17 @@ def checked_run(run: str) -> str:
     return run
 
 
-def left_behind() -> tuple[str, ...]:
-    """Runs of this user that have a folder here: under way, or left by an agent that was killed."""
+def runs_here() -> dict[str, bool]:
+    """Runs of this user that have a folder here, and whether an agent of theirs is alive; else it was killed."""
     top = _top()
-    return tuple(sorted(entry.name for entry in top.iterdir())) if top.is_dir() else ()
+    found = sorted(top.iterdir()) if top.is_dir() else []
+    return {run.name: any(map(_made_by_the_living, run.iterdir())) for run in found}
+
+
+def _made_by_the_living(folder: Path) -> bool:
+    """A folder's name carries the pid of the agent that made it."""
+    pid = folder.name.split("-")[1:2]
+    return bool(pid) and Path("/proc", pid[0]).is_dir()
 
 
 def clean_run(run: str) -> None:

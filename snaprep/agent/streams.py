@@ -141,6 +141,12 @@ class Streams:
             self._dialer.prepare()
         return Sent(bytes=sent.bytes, seconds=sent.seconds, sha256=tuple(p.sha256 for p in sent.parts))
 
+    def reach(self) -> float:
+        """Open a connection to the target's agent, and let it go again. Seconds it took."""
+        began_s = time.monotonic()
+        self._link().close(well=True)
+        return time.monotonic() - began_s
+
     def _link(self) -> Link:
         if self._outlet is not None:
             return self._outlet.take(None, deadline_s=_RELAYED_S)

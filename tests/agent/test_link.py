@@ -17,7 +17,7 @@ import pytest
 
 from snaprep.agent import keys, pump
 from snaprep.agent.link import Dialer, Link, Listener, StreamHeader
-from snaprep.agent.pipe import clean_run, left_behind
+from snaprep.agent.pipe import clean_run, runs_here
 from snaprep.agent.relay import AGENT_GONE, relay_argv
 from snaprep.core.errors import SnaprepError
 from snaprep.host.link import Joint
@@ -126,7 +126,9 @@ def test_a_prepared_connection_that_died_is_replaced(server: Sshd) -> None:
         way.dialer.prepare()
         assert way.dialer._ahead is not None
         way.dialer._ahead.result(20)
-        os.kill(ssh_pid(way.dialer.folder), signal.SIGKILL)
+        ssh = ssh_pid(way.dialer.folder)
+        os.kill(ssh, signal.SIGKILL)
+        os.waitid(os.P_PID, ssh, os.WEXITED | os.WNOWAIT)  # only then are its pipes closed
         target = receiving(way)
         assert send(way.dialer.take()).peer.bytes == 1_000_000
         assert target.join().error is None
@@ -224,9 +226,9 @@ def test_the_receiving_agent_is_killed(server: Sshd, tmp_path: Path) -> None:
         assert agent.stdout is not None
         agent.stdout.close()
         dialer.close()
-        assert "run-9" in left_behind()
+        assert runs_here()["run-9"] is False
         clean_run("run-9")
-        assert "run-9" not in left_behind()
+        assert "run-9" not in runs_here()
 
 
 def test_another_host_key_is_refused(server: Sshd, tmp_path: Path) -> None:
