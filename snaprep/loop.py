@@ -160,7 +160,9 @@ class Run:
 
     def _verify(self, context: Context, action: Verify) -> None:
         self._say(state=RunState.VERIFYING, reason="")
-        self._say(verified=settle.verify(context, action))
+        shared = settle.shared(context, action.roles)
+        base = BaseReport(name=shared.point.name, guid=shared.point.guid)
+        self._say(verified=settle.verify(context, action), base=base)
         self.memory.history = replace(self.memory.history, verified=True)
 
     def _settle(self, context: Context, action: Settle) -> None:

@@ -103,8 +103,8 @@ def _prepares(action: Action) -> tuple[str, str]:
             return "open", f"open {host}, which an earlier run has left closed"
         case Adopt(roles=roles):
             return "mark", f"mark {roles.source} as the primary, generation {roles.generation}"
-        case SetAside(image=image, to=to, why=why):
-            return "set aside", f"{image} becomes {to}: {why}"
+        case SetAside(image=image, to=to):
+            return "set aside", f"{image} becomes {to}"
         case GiveUp():
             return "give up", "release the common base: the source runs out of space"
         case Verify():
@@ -181,10 +181,9 @@ def _log_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | Non
     """How fast the database writes its log, from two looks."""
     if before.engine.position is None or after.engine.position is None:
         return None
-    files, count = divmod(after.engine.position - before.engine.position, 1 << 32)
-    if files != 0:  # the log moved on to another file; how long the former one was is not known here
-        return None
-    return count / took_s
+    if before.engine.position >> 32 != after.engine.position >> 32:
+        return None  # the log moved on to another file; how long the former one was is not known here
+    return (after.engine.position - before.engine.position) / took_s
 
 
 def _dirty_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | None:

@@ -132,6 +132,10 @@ def _compare(context: Context, roles: Roles) -> tuple[str, ...]:
     return (f"{len(first)} tables are equal, row by row, at {base.point.name}",)
 
 
+def _name(item: keep.OnHost) -> str:
+    return f"{item.host}: {item.image}{'@' + item.point if item.point else ''}"
+
+
 def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], dry_run: bool) -> Report:
     """Remove what runs have left and nobody needs; images that were set aside only when they are named."""
     with Session.open(pair) as session:
@@ -143,9 +147,17 @@ def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], 
             raise CheckFailed(
                 "not-isolated", f"{min(unknown)} was not set aside by this pair", hint="`snaprep status` lists what was"
             )
+        for name, image in named:
+            found = facts.host(name).volume
+            if found is not None and not any(i.name == image and i.ours for i in found.images):
+                raise CheckFailed(
+                    "not-ours",
+                    f"{image} on {name} was made by you, not by a run of this pair; snaprep never destroys such",
+                    hint="zfs promote what depends on it, then zfs destroy it yourself: docs/what-if.md",
+                )
         what = keep.keeping(facts, roles, pair.name, named)
         goes = [*what.release, *what.destroy_points, *what.destroy_images]
-        lines = tuple(f"{i.host}: {i.image}{'@' + i.point if i.point else ''}" for i in goes)
+        lines = tuple(map(_name, goes))
         stays = tuple(
             Kept(host=i.host, name=i.image, why="set aside; name it with --isolated to remove it")
             for i in keep.isolated_images(facts)
@@ -158,7 +170,12 @@ def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], 
             return replace(report, notes=lines or ("nothing to remove",), hint="nothing was changed")
         session.lock("clean", "clean", ())
         context = _context(session, policy, sink, facts)
-        settle.let_go(context, what)
+        refused = settle.let_go(context, what)
+        stay = {_name(item) for item, _ in refused}
+        lines = (
+            *(line for line in lines if line not in stay),
+            *(f"{_name(item)} stays: {error.what}" for item, error in refused),
+        )
         for host in facts.hosts:
             tidied = context.interpreter.must((Step(host=host.name, op="tidy", deadline_s=60),)).results["tidy"]
             lines = (*lines, *(f"{host.name}: {line}" for line in tidied))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from snaprep.act.context import Context
 from snaprep.core import keep, lineage
 from snaprep.core.action import Roles, Settle, Verify
-from snaprep.core.errors import VerifyFailed
+from snaprep.core.errors import ErrorInfo, VerifyFailed
 from snaprep.core.lineage import Base
 from snaprep.core.model import EngineState, recv_name
 from snaprep.core.recipe import Step
@@ -43,8 +43,9 @@ def settle(context: Context, action: Settle) -> None:
     let_go(context, keep.keeping(context.facts, action.roles, context.pair.name))
 
 
-def let_go(context: Context, what: keep.Keeping) -> None:
-    """Holds come first and must succeed; what refuses to go now goes next time."""
+def let_go(context: Context, what: keep.Keeping) -> tuple[tuple[keep.OnHost, ErrorInfo], ...]:
+    """Holds come first and must succeed; what refuses to go now goes next time. Returns what refused, and why."""
+    refused: list[tuple[keep.OnHost, ErrorInfo]] = []
     for op, items in (
         ("hold", what.hold),
         ("release", what.release),
@@ -56,5 +57,6 @@ def let_go(context: Context, what: keep.Keeping) -> None:
             step = Step(host=item.host, op=op, args=args, deadline_s=60)
             if op == "hold":
                 context.interpreter.must((step,))
-            else:
-                context.interpreter.run((step,))
+            elif (error := context.interpreter.run((step,)).error) is not None:
+                refused.append((item, error))
+    return tuple(refused)

@@ -72,7 +72,7 @@ KINDS: tuple[Kind, ...] = (
     _kind(r"cannot promote.*(already exists|conflict)", "snapshot-exists"),
     _kind(r"already exists", "dataset-exists"),
     _kind(
-        r"directory is not empty|mountpoint or dataset is busy",
+        r"directory is not empty",
         "mountpoint-taken",
         "Something else is at the path. Move it away; it is not touched.",
     ),
