@@ -20,8 +20,10 @@ def status_lines(status: Status) -> list[Text]:
     for host in status.hosts:
         lines += _about_host(host)
     lines += paragraph("replica", status.replication)
-    if len(seen) == len(status.hosts):  # with a host unseen, it is not known
-        lines += paragraph("base", _base(status.base) if status.base else "none: the next rebuild is a full send")
+    if status.base is not None:
+        lines += paragraph("base", _base(status.base))
+    elif len(seen) == len(status.hosts):  # with a host unseen, it is not known
+        lines += paragraph("base", "none: the next rebuild is a full send")
     if status.last_run:
         again = "; `snaprep resume` goes on with it" if status.resumable else ""
         lines += paragraph("last run", f"{status.last_run}, {status.last_verb}: {status.last_state}{again}")
