@@ -161,7 +161,7 @@ def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
         return action
     recv = target.recv
     base = lineage.common_base(source.volume, live, target.volume, recv_name(target.live_name))
-    if recv is None or (base is not None and base.continues) or (base is None and _half_seeded(recv)):
+    if recv is None or (base is not None and base.continues) or _half_received(recv):
         return None
     if recv.role is ImageRole.FOREIGN and not policy.isolate_foreign:
         return Refuse(error=_foreign(facts, target, recv))
@@ -171,8 +171,8 @@ def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     return SetAside(roles=roles, image=recv.name, to=aside, why="its history parts from the source's")
 
 
-def _half_seeded(recv: Image) -> bool:
-    """A full stream that ended early: the seed goes on from its token."""
+def _half_received(recv: Image) -> bool:
+    """Its first stream ended early: it goes on from the token, or is thrown away with it, but never set aside."""
     return recv.resume_token is not None and not recv.points
 
 
@@ -245,7 +245,8 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
 
 def predict_now(policy: Policy, history: History) -> Prediction | None:
     """What a cutover begun now would block."""
-    since = history.now_s - (history.last_round_end_s if history.last_round_end_s is not None else history.now_s)
+    ended_s = history.now_s if history.last_round_end_s is None else history.last_round_end_s
+    since = max(0.0, history.now_s - ended_s)
     last_s = history.rounds[-1].total_s if history.rounds else 0.0
     return predict_cutover(history.rounds, history.cutovers, since + last_s + PREPARE_S, policy.limit_bytes_per_s)
 

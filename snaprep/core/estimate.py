@@ -24,6 +24,7 @@ PLATEAU_ROUNDS = 3
 GROWING_RATIO = 1.05
 LONGER = 1.2  # how much longer an increment has to be before it says something about saturation
 SATURATED = 0.9  # of the linear growth: less is taken for a hot set, more for noise
+HOT_OVER_SEEN = 1.1
 LINK_MAX_FACTOR = 64.0
 
 
@@ -182,13 +183,22 @@ def trend(
     if len(steps) < 2 or prediction is None:
         return Trend("shrinking", steps[-1] if steps else 0.0, needed)
     measured = rates(rounds, limit_bytes_per_s)
-    link = _needed_link(measured, prediction, allowed_ms)
     if all(s >= GROWING_RATIO for s in steps[-2:]):
-        return Trend("diverging", steps[-1], needed, link)
+        return Trend("diverging", steps[-1], needed, _needed_link(measured, prediction, allowed_ms))
     flat = all(s > PLATEAU_RATIO for s in steps[-2:])
     if flat and (_settles_above(measured, prediction, allowed_ms) or _is_flat_for_long(steps)):
+        link = _needed_link(_saturated(measured, rounds), prediction, allowed_ms)
         return Trend("plateau", steps[-1], needed, link)
     return Trend("shrinking", steps[-1], needed)
+
+
+def _saturated(measured: Rates, rounds: tuple[RoundDone, ...]) -> Rates:
+    """The rates if the hot set is hardly larger than what was seen of it: the worst that flat deltas can mean."""
+    t, d = _span([r for r in rounds if r.dirty_s][-1])
+    hot = HOT_OVER_SEEN * max(r.delta_bytes for r in rounds if r.dirty_s)
+    if measured.hot_bytes is not None and measured.hot_bytes <= hot:
+        return measured
+    return replace(measured, dirty_bytes_per_s=_rate_at(hot, t, d), hot_bytes=hot)
 
 
 def _is_flat_for_long(steps: list[float]) -> bool:

@@ -464,7 +464,7 @@ def gate_open(world: World, host: HostState) -> None:
         host.server.cut = host.server.attaching
         if not open_gate(world, host):
             raise _fail("engine-down", "the gate could not be opened")
-    elif host.guard.halted:
+    else:
         raise _fail("gate-opening", "the guard is opening it")
 
 
@@ -514,8 +514,9 @@ OPERATIONS: Mapping[str, Operation] = {
     f.__name__: f
     for f in (
         adopt, arm_replica, attach, checkpoint, destroy_image, destroy_point, detach, fence, freeze, gate_close,
-        gate_open, gate_prepare, guard_ready, hold, mark, mark_takeover, mount, open_database, present, promote, prove, quiesce, receive_begin,
-        receive_cancel, receive_end, release, send, set_aside, snapshot, stamp, stop_replica, thaw, warm, withdraw,
+        gate_open, gate_prepare, guard_ready, hold, mark, mark_takeover, mount, open_database, present, promote, prove,
+        quiesce, receive_begin, receive_cancel, receive_end, release, send, set_aside, snapshot, stamp, stop_replica,
+        thaw, warm, withdraw,
     )
 }  # fmt: skip
 _MODELLED = {name: frozenset(inspect.signature(f).parameters) for name, f in OPERATIONS.items()}

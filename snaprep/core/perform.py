@@ -1,7 +1,7 @@
 """Steps as they travel to one host in one call, and what came of them.
 
-A value that an earlier step of the same call gives is named by `Later`; the host fills it in. Everything else was resolved by
-the interpreter before the call.
+A value that an earlier step of the same call gives is named by a reference; the host fills it in. Everything else was
+resolved by the interpreter before the call.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from snaprep.core.guard import Begins, DidIt, Do, Event, Guard, OwnerGone, Tick, Work, step
+from snaprep.core.guard import Begins, DidIt, Do, Event, Guard, OwnerGone, Tick, step
 from snaprep.core.volume import ImageRole
 
 SLICE_S = 0.25
@@ -269,7 +269,8 @@ def _clients(world: World, dt: float) -> None:
 
 def quiescing(host: HostState) -> bool:
     """Shut down twice: a refused client that opens the database changes nothing in its log any more."""
-    return bool(host.live and host.live.content and host.live.content.clean)
+    content = host.live.content if host.live else None
+    return content is not None and content.clean and content.gate
 
 
 def _ship(world: World) -> None:
@@ -281,8 +282,11 @@ def _ship(world: World) -> None:
         if world.link_up and replica.up and replica.server.mode == "replica":
             world.link_lost_at_s = None
             live, copy = host.live, replica.live
-            if live and live.content and copy and copy.content:
-                copy.content = replace(live.content, clean=False, damaged=copy.content.damaged)
+            assert live is not None
+            assert live.content is not None
+            assert copy is not None
+            assert copy.content is not None
+            copy.content = replace(live.content, clean=False, damaged=copy.content.damaged)
         else:
             world.link_lost_at_s = world.now_s if world.link_lost_at_s is None else world.link_lost_at_s
             if world.now_s - world.link_lost_at_s >= ROLE_DROPPED_S:
@@ -326,8 +330,5 @@ def kill_guard(world: World, host: HostState) -> None:
     if not host.agent:
         host.unguarded = held.halted
         return
-    successor = replace(held, ending=True, doing=None)
-    host.guard = successor
-    if held.in_flight in (Work.FREEZE, Work.CLOSE, Work.QUIESCE):
-        host.guard = replace(successor, in_flight=None)
+    host.guard = replace(held, ending=True, doing=None)
     guarded(world, host, Tick())

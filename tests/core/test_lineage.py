@@ -1,0 +1,74 @@
+"""Which point an increment starts from: by GUID, along origins, never by name."""
+
+from __future__ import annotations
+
+from snaprep.core.lineage import common_base, history
+from snaprep.core.model import HostFacts
+from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
+from tests.core.facts import empty, image, point
+
+
+def volume(*images: Image) -> VolumeFacts:
+    of: HostFacts = empty("x", *images)
+    assert of.volume is not None
+    return of.volume
+
+
+LIVE = image("a/db", ImageRole.LIVE, point(1), point(2), point(3))
+
+
+def test_the_newest_point_that_both_hold_is_the_base() -> None:
+    """Point 3 never arrived, so 2 is the base, and the receiving image ends there."""
+    base = common_base(volume(LIVE), LIVE, volume(image("b/db.recv", ImageRole.RECV, point(1), point(2))), "b/db.recv")
+    assert base is not None
+    assert (base.point.guid, base.continues) == (2, True)
+
+
+def test_a_name_proves_nothing() -> None:
+    """An equal name with another GUID is no common point; another name with the same GUID is."""
+    imposter = image("b/db.recv", ImageRole.RECV, point(77, name="snaprep-p-r-003"))
+    assert common_base(volume(LIVE), LIVE, volume(imposter), "b/db.recv") is None
+    renamed = image("b/db.recv", ImageRole.RECV, point(3, name="other"))
+    base = common_base(volume(LIVE), LIVE, volume(renamed), "b/db.recv")
+    assert base is not None
+    assert base.target_point == "other"
+
+
+def test_every_part_must_agree() -> None:
+    """The root's GUID alone is not enough when the image has children."""
+    sent = image("a/db", ImageRole.LIVE, Point("s", (1, 10), 1))
+    there = image("b/db.recv", ImageRole.RECV, Point("s", (1, 11), 1))
+    assert common_base(volume(sent), sent, volume(there), "b/db.recv") is None
+
+
+def test_a_receiving_image_that_went_on_is_not_continued() -> None:
+    """The base lies in it, but it ends elsewhere: a new clone of the base receives."""
+    recv = image("b/db.recv", ImageRole.RECV, point(2), point(9))
+    base = common_base(volume(LIVE), LIVE, volume(recv), "b/db.recv")
+    assert base is not None
+    assert (base.point.guid, base.target_image, base.continues) == (2, "b/db.recv", False)
+
+
+def test_a_point_in_a_started_image_serves_through_a_clone() -> None:
+    """Fail-back: the old primary holds the base in its own, diverged image."""
+    tail = image("b/db.isolated-g1", ImageRole.ISOLATED, point(2), point(8))
+    base = common_base(volume(LIVE), LIVE, volume(tail), "b/db.recv")
+    assert base is not None
+    assert (base.target_image, base.continues) == ("b/db.isolated-g1", False)
+
+
+def test_history_goes_along_origins_up_to_each_fork() -> None:
+    """A clone's history is its own points, then its origin's up to the fork, and no further."""
+    grand = image("b/db.old", ImageRole.ISOLATED, point(1), point(2), point(6))
+    recv = image("b/db.recv", ImageRole.RECV, point(3), point(4), point(5), origin="b/db.old", origin_guid=2)
+    live = image("b/db", ImageRole.LIVE, point(7), origin="b/db.recv", origin_guid=4)
+    assert [a.point.guid for a in history(volume(grand, recv, live), live)] == [7, 4, 3, 2, 1]
+
+
+def test_a_chain_that_leads_nowhere_ends() -> None:
+    """An origin that is not there, a fork that is gone, and a circle all end the history."""
+    lost = image("b/db", ImageRole.LIVE, point(7), origin="b/none", origin_guid=1)
+    assert [a.point.guid for a in history(volume(lost), lost)] == [7]
+    forked = image("b/db", ImageRole.LIVE, point(7), origin="b/db.recv", origin_guid=9)
+    recv = image("b/db.recv", ImageRole.RECV, point(1), origin="b/db", origin_guid=7)
+    assert [a.point.guid for a in history(volume(forked, recv), forked)] == [7]

@@ -1,0 +1,115 @@
+"""Who serves is found by looking; where looking does not settle it, the operator is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from snaprep.core.action import Roles
+from snaprep.core.errors import ErrorInfo
+from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts
+from snaprep.core.volume import ImageRole
+from snaprep.core.who import describe, serving, who
+from tests.core.facts import attached, both, empty, host, image, point, replica, with_engine, with_live
+from tests.core.facts import serving as primary
+
+
+def closed(name: str, generation: int = 1, mounted_at: str | None = "/db") -> HostFacts:
+    return with_live(
+        with_engine(primary(name, generation=generation), state=EngineState.CLOSED, generation=None),
+        mounted_at=mounted_at,
+    )
+
+
+def unknown(name: str, state: EngineState = EngineState.CLOSED) -> HostFacts:
+    """A database that no run has ever marked."""
+    live = image(f"{name}/db", ImageRole.FOREIGN, mounted_at="/db")
+    return host(name, live, engine=EngineFacts(state=state, server_up=True))
+
+
+@pytest.mark.parametrize(
+    ("facts", "source"),
+    [
+        (attached(), "a"),
+        (both(primary("a"), empty("b")), "a"),
+        (both(unknown("a", EngineState.PRIMARY), empty("b")), "a"),
+        (both(closed("a", 1), primary("b", generation=2)), "b"),
+        (both(closed("a", 1), closed("b", 2)), "b"),
+        (both(primary("a"), unknown("b")), "a"),
+        (both(closed("a", 1), with_live(replica("b"), properties={"serves": "replica"})), "a"),
+    ],
+)
+def test_it_is_seen(facts: Facts, source: str) -> None:
+    """Open before closed, the newer generation before the older, never a replica."""
+    roles = who(facts)
+    assert isinstance(roles, Roles)
+    assert roles.source == source
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        both(primary("a"), primary("b")),
+        both(closed("a"), closed("b")),
+        both(unknown("a", EngineState.PRIMARY), unknown("b")),
+        both(primary("a", generation=1), closed("b", 2)),
+    ],
+)
+def test_it_is_asked(facts: Facts) -> None:
+    """Two that could be the right one are not guessed between; both positions are shown."""
+    answer = who(facts)
+    assert isinstance(answer, ErrorInfo)
+    assert answer.id == "ambiguous-source"
+    assert len(answer.details) == 2
+
+
+def test_no_database_at_all() -> None:
+    """Two empty hosts have no source."""
+    answer = who(both(empty("a"), empty("b")))
+    assert isinstance(answer, ErrorInfo)
+    assert answer.id == "no-database"
+
+
+def test_the_operator_says_and_it_is_stamped() -> None:
+    """`--source` beats looking, and gets a newer generation so that it need not be said again."""
+    facts = both(closed("a", 3), closed("b", 3))
+    roles = who(facts, "b")
+    assert roles == Roles(source="b", target="a", generation=4)
+    stamped = both(closed("a", 3), closed("b", 4))
+    assert who(stamped) == Roles(source="b", target="a", generation=4)
+    assert who(stamped, "b") == Roles(source="b", target="a", generation=4)
+
+
+def test_an_unknown_host_is_refused() -> None:
+    """A name outside the pair is a usage error."""
+    answer = who(attached(), "c")
+    assert isinstance(answer, ErrorInfo)
+    assert answer.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (attached(), "a serves"),
+        (both(primary("a"), primary("b")), "a and b both take sessions"),
+        (both(with_engine(primary("a"), state=EngineState.GATED), empty("b")), "nobody serves: a is gated"),
+        (both(closed("a"), empty("b")), "a serves (idle: the first session opens the database)"),
+        (both(closed("a", mounted_at=None), empty("b")), "nobody serves, as far as can be seen"),
+        (
+            both(closed("a", mounted_at="/db.replica"), replace(empty("b"), error="no route")),
+            "nobody serves, as far as can be seen; b cannot be reached",
+        ),
+    ],
+)
+def test_every_message_says_who_serves(facts: Facts, words: str) -> None:
+    """One sentence, for every error and report."""
+    assert serving(facts) == words
+
+
+def test_a_position_is_a_line() -> None:
+    """What stands under an ambiguous answer."""
+    assert describe(replace(empty("b"), error="no route")) == "b: no route"
+    assert describe(empty("b")) == "b: absent, generation 0, no mark of a primary"
+    line = describe(with_engine(primary("a", point(1)), position_text="(3, 44)"))
+    assert line == "a: primary, generation 1, last known as primary, at (3, 44), newest snapshot snaprep-p-r-001"
