@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from snaprep.act import takeover as act_takeover
+from snaprep.checkup import check
 from snaprep.control import Control, Sink
 from snaprep.core import decide
 from snaprep.core.action import Action, TakeOver
@@ -22,7 +23,7 @@ from snaprep.journal import Journal
 from snaprep.loop import Decide, Run, fields_of
 from snaprep.planning import plan
 from snaprep.session import Session
-from snaprep.survey import check, status
+from snaprep.survey import status
 from snaprep.upkeep import clean, command, verify
 
 __all__ = ["check", "clean", "command", "plan", "rebuild", "refresh", "status", "take_over", "verify"]

@@ -1,22 +1,18 @@
-"""Verbs that only look: status and check."""
+"""`snaprep status`: how the pair stands."""
 
 from __future__ import annotations
-
-from concurrent.futures import ThreadPoolExecutor
 
 from snaprep.control import Sink
 from snaprep.core import keep, lineage
 from snaprep.core.decide import attached
-from snaprep.core.errors import ErrorInfo, SnaprepError
-from snaprep.core.model import REPLICA_STATES, EngineState, Facts, Finding, HostFacts, ImageRole, Policy, recv_name
-from snaprep.core.report import BaseReport, CheckReport, HostChecks, HostStatus, Kept, Status
+from snaprep.core.errors import ErrorInfo
+from snaprep.core.model import REPLICA_STATES, EngineState, Facts, HostFacts, ImageRole, Policy, recv_name
+from snaprep.core.report import BaseReport, HostStatus, Kept, Status
 from snaprep.core.spec import Pair
 from snaprep.core.who import describe, may_serve, serving, who
 from snaprep.journal import Entry, Journal
 from snaprep.observe import observe
 from snaprep.session import Session
-
-_CHECK_S = 90.0
 
 
 def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
@@ -162,57 +158,3 @@ def _last_run(entries: tuple[Entry, ...]) -> tuple[str, str, str]:
         return ("", "", "")
     end = next((e for e in reversed(entries) if e.kind == "end" and e.run == begun.run), None)
     return (begun.run, str(begun.get("verb", "")), str(end.get("state", "")) if end else "killed")
-
-
-def check(pair: Pair, policy: Policy, sink: Sink) -> CheckReport:
-    """Everything that could stop a run, on both hosts and between them. Changes nothing."""
-    del sink
-    with Session.open(pair) as session:
-        facts = observe(session)
-        roles = who(facts, policy.source)
-        target = roles.target if not isinstance(roles, ErrorInfo) else ""
-        names = [h.name for h in facts.hosts]
-        with ThreadPoolExecutor(2) as pool:
-            told = list(pool.map(lambda name: _host_checks(session, facts.host(name), name == target), names))
-    role_of = {} if isinstance(roles, ErrorInfo) else {roles.source: "source", roles.target: "target"}
-    hosts = [HostChecks(host=n, role=role_of.get(n, ""), findings=f) for n, f in zip(names, told, strict=True)]
-    opened = [h.name for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
-    return CheckReport(
-        pair=pair.name,
-        serves=opened[0] if len(opened) == 1 else None,
-        serving=serving(facts),
-        hosts=(*hosts, HostChecks(host="", role="", findings=_between(facts))),
-    )
-
-
-def _host_checks(session: Session, host: HostFacts, as_target: bool) -> tuple[Finding, ...]:  # noqa: FBT001
-    if host.error:
-        return (Finding(id="host-unreachable", level="fail", what=host.error),)
-    try:
-        found = session.host(host.name).call("check", {"as_target": as_target}, list[Finding], deadline_s=_CHECK_S)
-    except SnaprepError as error:
-        return (Finding(id=error.info.id, level="fail", what=error.info.what, hint=error.info.hint),)
-    return tuple(found)
-
-
-def _between(facts: Facts) -> tuple[Finding, ...]:
-    """What only both hosts together show."""
-    found = []
-    first, second = facts.hosts
-    roles = who(facts)
-    if isinstance(roles, ErrorInfo):
-        found.append(Finding(id=roles.id, level="fail", what=roles.what, hint=roles.hint))
-    else:
-        found.append(Finding(id="roles", level="ok", what=f"{roles.source} is the source, {roles.target} the target"))
-    versions = {h.engine.version for h in facts.hosts if h.engine.version}
-    if len(versions) > 1:
-        what = f"database formats differ: {first.engine.version} and {second.engine.version}"
-        found.append(Finding(id="version-differs", level="fail", what=what, hint="replication needs equal versions"))
-    if first.volume is not None and second.volume is not None:
-        both = sorted(first.volume.caps & second.volume.caps)
-        found.append(Finding(id="volume-caps", level="ok", what=f"both can: {', '.join(both) or 'plain send'}"))
-        skew_s = abs(first.clock_s - second.clock_s)
-        if skew_s > 60:
-            what = f"the clocks differ by {skew_s:.0f} s"
-            found.append(Finding(id="clock-skew", level="warn", what=what, hint="nothing here rests on them; mend it"))
-    return tuple(found)

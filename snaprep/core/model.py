@@ -41,6 +41,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """What one host's agent found. `traits` is what should be equal on both hosts, by name."""
+
+    findings: tuple[Finding, ...]
+    traits: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Transactions:
     """Open work of client sessions, looked at before a gate is closed."""
 
@@ -209,6 +217,7 @@ class History:
 __all__ = [
     "OPEN_STATES",
     "REPLICA_STATES",
+    "Checked",
     "CutoverTried",
     "EngineFacts",
     "EngineState",

@@ -7,10 +7,12 @@ wire; they take and return the values of `snaprep.core.volume` and raise `Snapre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 from snaprep.core.errors import SnaprepError
+from snaprep.core.model import Finding
 from snaprep.core.volume import ImageRole, Point, VolumeFacts
 
 
@@ -19,6 +21,12 @@ class Volume(Protocol):
 
     def facts(self, *, deadline_s: float = 20) -> VolumeFacts:
         """Everything about the pair's images. Raises `volume-unavailable`, `unknown-dataset`."""
+
+    def check(self, *, mountpoints: Sequence[str], as_target: bool) -> list[Finding]:
+        """What could stop a run, and what other tools do here. `mountpoints`: for serving, and for a replica."""
+
+    def outside(self, image: str, paths: Sequence[Path]) -> list[Finding]:
+        """What of these paths the atomic snapshot of an image does not hold."""
 
     def free_bytes(self) -> int:
         """What could still be written where the images are; cheap enough to watch."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 from snaprep.agent.process import CommandFailed
 from snaprep.core.errors import CheckFailed, SnaprepError, Stale
+from snaprep.core.model import Finding
 from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
-from snaprep.volumes import zfs_command, zfs_facts, zfs_guard, zfs_look, zfs_mounts, zfs_owner, zfs_stream
+from snaprep.volumes import zfs_check, zfs_command, zfs_facts, zfs_guard, zfs_look, zfs_mounts, zfs_owner, zfs_stream
 from snaprep.volumes.zfs_command import COMMAND_S, existing, get, get_local, zfs
 from snaprep.volumes.zfs_errors import explain, stream_error
 from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, PREFIX, Rows, dataset, is_marked, number_of
@@ -65,6 +67,14 @@ class ZfsVolume:
             caps=features.caps,
             images=tuple(_with_users(image) for image in self.layout.images(names, reading)),
         )
+
+    def check(self, *, mountpoints: Sequence[str], as_target: bool) -> list[Finding]:
+        """What could stop a run, and what other tools do here. Raises `volume-unavailable`."""
+        return zfs_check.findings(self.layout, self.facts(), mountpoints=mountpoints, as_target=as_target)
+
+    def outside(self, image: str, paths: Sequence[Path]) -> list[Finding]:
+        """What of these paths the atomic snapshot of an image does not hold."""
+        return zfs_check.outside(self.layout, image, paths)
 
     def free_bytes(self) -> int:
         """What could still be written where the images are: one short process."""

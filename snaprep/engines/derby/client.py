@@ -193,7 +193,8 @@ class DerbyClient:
             raise ValueError("secrets and users go in as arguments, not in the URL")
         if password:
             self._secrets.add(password)
-        pairs = {"user": user, "password": password, **(properties or {})}
+        # The driver refuses an empty password; without one it sends the user's name only.
+        pairs = {"user": user, **({"password": password} if password else {}), **(properties or {})}
         return self._send("open", name, url, *itertools.chain.from_iterable(pairs.items()))
 
     def open(self, name: str, url: str, user: str, password: str, deadline_s: float) -> Reply:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from snaprep.agent import process
 from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, VerifyFailed
-from snaprep.core.model import EngineFacts, EngineState, Transactions
+from snaprep.core.model import EngineFacts, EngineState, Finding, Transactions
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.base import Quiesced, Tail
-from snaprep.engines.derby import digest, files, gate, log, sockets
+from snaprep.engines.derby import check, digest, files, gate, log, sockets
 from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, Pending, SqlError, SqlTimeout
 
 _ADMIN = "admin"
@@ -68,7 +68,14 @@ class DerbyHost:
     @property
     def client(self) -> DerbyClient:
         if self._client is None or not self._client.alive:
-            self._client = DerbyClient.start(files.classpath(self.spec.classpath), java=self.spec.java)
+            try:
+                self._client = DerbyClient.start(files.classpath(self.spec.classpath), java=self.spec.java)
+            except process.CommandMissing as error:
+                what = f"there is no {self.spec.java} on this host"
+                raise CheckFailed("no-java", what, hint="install a JRE, or set derby.java to its path") from error
+            except FileNotFoundError as error:
+                hint = "install Derby's client, or set derby.classpath"
+                raise CheckFailed("no-derby-client", str(error), hint=hint) from error
             self._thaw_ready = False
         return self._client
 
@@ -106,6 +113,7 @@ class DerbyHost:
         server_pid = sockets.listener(self.spec.port)
         if not (self.directory / "service.properties").is_file():
             return EngineFacts(state=EngineState.ABSENT, server_up=server_pid is not None, server_pid=server_pid)
+        check.refuse_unsupported(self.directory)
         end = log.log_end(self.directory / "log")
         base = EngineFacts(
             state=EngineState.CLOSED,
@@ -156,7 +164,8 @@ class DerbyHost:
         """Open work of others. Derby does not say when a transaction began; the age is how long we have seen it."""
         rows = self.client.execute(_ADMIN, _TRANSACTIONS, deadline_s=5).rows
         now = time.monotonic()
-        others = [r for r in rows if r[4] is not None and (r[1] or "").upper() != self.spec.user.upper()]
+        mine = [(r[1] or "").upper() == self.spec.user.upper() for r in rows]
+        others = [r for r, is_mine in zip(rows, mine, strict=True) if r[4] is not None and not is_mine]
         ids = {str(r[5]) for r in others}
         self._seen = {i: self._seen.get(i, now) for i in ids}
         return Transactions(
@@ -165,7 +174,21 @@ class DerbyHost:
             in_doubt=sum(1 for r in rows if (r[3] or "").upper() == "PREPARED"),
         )
 
+            of_our_user=check.foreign_sessions(self.spec, sum(mine)),
     # -- freeze --------------------------------------------------------------------------------------------------
+
+    def check(self, *, as_target: bool) -> list[Finding]:
+        """What of the server and the database could stop a run. Changes nothing, opens nothing."""
+        return check.findings(self, as_target=as_target)
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Everything that belongs to the database, wherever links and a logDevice lead."""
+        return check.places(self.directory)
+
+    def traits(self) -> dict[str, str]:
+        """What should be equal on both hosts, by name."""
+        return check.traits(self)
 
     def ready_to_thaw(self) -> None:
         """Two connections with the thaw prepared and run once, before anything is frozen."""
@@ -515,8 +538,6 @@ def _told(id: str, what: str) -> Iterator[None]:
         yield
     except (SqlError, SqlTimeout, ClientDied, ClientError) as error:
         raise _error(id, what, error) from error
-    except process.CommandMissing as error:
-        raise CheckFailed("no-java", "no Java on this host", hint="set derby.java to its path") from error
 
 
 def _error(id: str, what: str, error: Exception) -> SnaprepError:

@@ -53,6 +53,11 @@ def listens(port: int, address: str | None = None) -> bool:
     return any(True for _ in _listening(port, address))
 
 
+def listening_addresses(port: int) -> tuple[str, ...]:
+    """The local addresses of the sockets that listen on a port."""
+    return tuple(found.local for found in _listening(port, None))
+
+
 def _listening(port: int, address: str | None) -> Iterator[TcpSocket]:
     takes = {address, "0.0.0.0", "::"}  # noqa: S104 (looked for, not bound)
     for found in _sockets("self"):

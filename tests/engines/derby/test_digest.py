@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from snaprep.core.spec import DerbySpec
+from snaprep.engines.derby import gate
 from snaprep.engines.derby.client import DerbyClient, SqlError
 from snaprep.engines.derby.digest import digest
-from tests.engines.derby.server import Server
+from snaprep.engines.derby.files import locked_by
+from snaprep.engines.derby.host import DerbyHost
+from tests.engines.derby.server import CLIENT_JARS, Server
 
 pytestmark = pytest.mark.derby
 CREATE_S = 60.0
@@ -97,3 +104,28 @@ def test_a_refusal_is_told(server: Server, client: DerbyClient) -> None:
     client.open("one", server.url("one", ";create=true"), "app", "x", CREATE_S)
     with pytest.raises(SqlError, match="42X05"):
         client.digest("one", "SELECT * FROM NOTHING", deadline_s=CALL_S)
+
+
+def test_a_doctored_copy_is_found(server: Server, client: DerbyClient, tmp_path: Path) -> None:
+    """Two copies of a gated database are opened, read and shut down; the table that somebody changed is named."""
+    name = filled(client, server, "one", PEOPLE)
+    gate.save(client, name, CALL_S)
+    gate.close(client, name, "app", CALL_S)
+    with pytest.raises(SqlError, match="08006"):
+        client.open("shutdown", server.url("one", ";shutdown=true"), "app", "x", CALL_S)
+    copies = [tmp_path / "true", tmp_path / "doctored"]
+    for copy in copies:
+        shutil.copytree(server.database("one"), copy)
+    client.open("doctor", f"jdbc:derby://127.0.0.1:{server.port}/{copies[1]}", "app", "x", CALL_S)
+    client.execute("doctor", "UPDATE PEOPLE SET height = 1.76 WHERE id = 1", deadline_s=CALL_S)
+    with pytest.raises(SqlError, match="08006"):
+        client.open("doctor", f"jdbc:derby://127.0.0.1:{server.port}/{copies[1]};shutdown=true", "app", "x", CALL_S)
+    host = DerbyHost(
+        DerbySpec(database=str(server.database("one")), port=server.port, user="app", classpath=tuple(CLIENT_JARS))
+    )
+    try:
+        true, doctored = (host.digest(copy) for copy in copies)
+    finally:
+        host.close()
+    assert {table for table in true if true[table] != doctored[table]} == {"APP.PEOPLE"}
+    assert [locked_by(copy) for copy in copies] == [None, None]
