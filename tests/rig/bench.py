@@ -162,11 +162,10 @@ def full_by_hand(pair: Pair, meter: Meter, cpu: list[float], number: int) -> flo
 
 
 def wipe(pair: Pair, name: str, dataset: str) -> None:
-    """Removes a dataset with the holds on its snapshots, as if it had never been."""
+    """Removes a dataset with the pair's holds on its snapshots, as if it had never been."""
     host = pair.world[name]
     for snapshot in host.zfs("list", "-H", "-t", "snapshot", "-o", "name", "-r", dataset, check=False).splitlines():
-        for line in host.zfs("holds", snapshot, check=False).splitlines()[1:]:  # zfs-fuse heads the table even with -H
-            host.zfs("release", line.split()[1], snapshot)
+        host.zfs("release", "snaprep:bank", snapshot, check=False)  # `zfs holds` does not work on zfs-fuse
     host.zfs("destroy", "-r", dataset)
 
 

@@ -1,0 +1,256 @@
+"""`scripts/soak NAME`: the long runs, with the bounds that must hold; the exit status is 1 when one is missed.
+
+rebuild     rebuilds in a row, of a fresh, an outdated and a diverged target in turn, under load
+takeover    a primary killed under load, a take-over, a fail-back; again and again
+kills       kill -9 of each part of a run in each of its phases
+simulation  random histories against the decisions and recipes, in the model world
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.rig import aftermath, harm, measure
+from tests.rig.derby import create_bank
+from tests.rig.measure import Lost, Window
+from tests.rig.node import RigError
+from tests.rig.pair import ROOT, Pair
+from tests.rig.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.rig.workload import Workload
+
+WRITERS = 4
+RATE = 220.0  # aimed at, so that at least 200 commits/s come out
+BANK_MB = 60
+SOAK_TESTS = "tests/core"
+VERB_S = 300.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was measured; every bound that was looked at, and whether it held."""
+
+    round_s: list[float] = field(default_factory=list)
+    cutover_s: list[float] = field(default_factory=list)
+    predicted: list[tuple[float, float, float]] = field(default_factory=list)  # P50, P90, and what it was, in s
+    gaps_s: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)  # commits in the median second of each lap
+    lost: Lost = field(default_factory=Lost)
+    failures: list[str] = field(default_factory=list)
+    bounds: list[tuple[str, bool]] = field(default_factory=list)
+
+    def bound(self, what: str, *, held: bool) -> None:
+        self.bounds.append((what, held))
+
+    def show(self) -> int:
+        for failure in self.failures:
+            say(f"FAILED  {failure}")
+        for what, held in self.bounds:
+            say(f"{'ok    ' if held else 'MISSED'}  {what}")
+        return int(bool(self.failures) or not all(held for _, held in self.bounds))
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def rebuild(pair: Pair, clients: Workload, tally: Tally, name: str) -> float:
+    """One rebuild, measured by the writers' records. Returns since when the replica is attached. Raises RigError."""
+    began_s = time.monotonic()
+    running = pair.start("rebuild")
+    result = running.wait(VERB_S)
+    if result.code != 0:
+        raise RigError(f"{name}: {result}")
+    clients.wait_for(WRITERS * 10, 60)
+    acked, events = clients.acked(), running.events()
+    rounds = [measure.blocked_s(acked, window) for window in measure.round_windows(events)]
+    blocked_s = measure.cutover_blocked_s(acked, events)
+    shown = result.document["cutover"]
+    tally.round_s += rounds
+    tally.cutover_s.append(blocked_s)
+    p50, p90 = (float(shown[key] or 0) / 1000 for key in ("p50_ms", "p90_ms"))
+    tally.predicted.append((p50, p90, blocked_s))
+    say(
+        f"{name}: {time.monotonic() - began_s:5.1f} s, {measure.shipped_bytes(result.document) / 1e6:.1f} MB, "
+        f"blocked {blocked_s:.2f} s (said {shown['blocked_ms'] / 1000:.2f}, forecast {p50:.2f}, P90 {p90:.2f}), "
+        f"at rounds {max(rounds, default=0):.3f} s"
+    )
+    return measure.attached_ms(events)
+
+
+def cutover_bounds(tally: Tally) -> None:
+    cut, rounds = tally.cutover_s, tally.round_s
+    kept = [real <= p90 for _, p90, real in tally.predicted]
+    tight = [p90 <= 2 * p50 for p50, p90, _ in tally.predicted]
+    needed = -(-len(kept) * 18 // 20)
+    rate = min(tally.rates)
+    tally.bound(f"load: {rate:.0f} commits/s >= 200", held=rate >= 200)
+    tally.bound(f"blocked at a round: P50 {measure.p50(rounds):.3f} s <= 0.1 s", held=measure.p50(rounds) <= 0.1)
+    tally.bound(f"blocked at a cutover: P50 {measure.p50(cut):.2f} s <= 0.9 s", held=measure.p50(cut) <= 0.9)
+    tally.bound(f"blocked at a cutover: worst {max(cut):.2f} s <= 1.8 s", held=max(cut) <= 1.8)
+    tally.bound(f"predicted P90 held in {sum(kept)} of {len(kept)}, at least {needed}", held=sum(kept) >= needed)
+    tally.bound(f"predicted P90 at most twice the median in {sum(tight)} of {len(tight)}", held=all(tight))
+
+
+def soak_rebuild(runs: int) -> Tally:
+    """20 rebuilds in a row; the roles stay until a take-over makes the target of the third a diverged one."""
+    tally = Tally()
+    with World.start(pool_mb=8192) as world:
+        pair = Pair(world, create_bank(world["db1"], size_mb=BANK_MB))
+        source, target = "db1", "db2"
+        number = 0
+        while number < runs:
+            # Each lap has clients of its own, so that what they were told of can be looked for at its end.
+            with pair.writers(rate=RATE, writers=WRITERS) as clients:
+                clients.wait_for(int(RATE))
+                died: tuple[Window, ...] = ()
+                attached_ms = 0.0
+                for kind in ("fresh", "stale", "diverged")[: runs - number]:
+                    if kind == "stale":
+                        world[target].restart_derby()
+                    if kind == "diverged":
+                        died = (fail_over(pair, clients, attached_ms, source),)
+                        source, target = target, source
+                    number += 1
+                    attached_ms = rebuild(pair, clients, tally, f"{number:3} {kind:<8} {source} -> {target}")
+                clients.stop()
+            close_lap(pair, clients, tally, source, target, died)
+            if number < runs:
+                forget_target(pair, target)
+    tally.bound(f"lost: {tally.lost.document}", held=not (tally.lost.planned or tally.lost.unexplained))
+    cutover_bounds(tally)
+    return tally
+
+
+def fail_over(pair: Pair, clients: Workload, attached_ms: float, source: str) -> Window:
+    """The source dies under load, the other takes over, the dead host is repaired."""
+    pair.world.power_off(source)
+    died = Window(from_ms=attached_ms, to_ms=1000 * time.time())
+    pair.must("takeover", "--yes")
+    clients.wait_for(100, 60)
+    pair.world.boot(source)
+    return died
+
+
+def close_lap(pair: Pair, clients: Workload, tally: Tally, source: str, target: str, died: tuple[Window, ...]) -> None:
+    acked = clients.acked()
+    rate = measure.p50(list(Counter(commit.wall_ms // 1000 for commit in acked).values()))
+    tally.rates.append(rate)
+    lost, _ = measure.count_lost(pair, source, acked, died=died, failed=target)
+    tally.lost += lost
+    tally.gaps_s.append(clients.gaps().worst_s)
+    if differences := pair.replica_differences(source, target):
+        tally.failures.append(f"rows differ: {differences}")
+    say(f"    {len(acked)} commits, {rate:.0f} in the median second; lost {lost.document}; rows compared")
+
+
+def forget_target(pair: Pair, target: str) -> None:
+    """The target becomes a fresh host: a new disk in it."""
+    world = pair.world
+    host = world[target]
+    host.crash("derby")
+    names = host.zfs("list", "-H", "-t", "all", "-o", "name").splitlines()
+    for name in names:
+        if "@" in name:
+            host.zfs("release", "snaprep:bank", name, check=False)
+    for name in host.zfs("list", "-H", "-o", "name").splitlines():
+        if name.count("/") == 1:
+            host.zfs("destroy", "-R", name, check=False)
+    left = [name for name in host.zfs("list", "-H", "-o", "name").splitlines() if "/" in name]
+    if left:
+        raise RigError(f"{target} still has {left}")
+    host.start_derby()
+
+
+def soak_takeover(runs: int) -> Tally:
+    """The primary is killed under load, the replica takes over, the dead one comes back as the replica."""
+    tally = Tally()
+    with World.start(pool_mb=8192) as world:
+        pair = Pair(world, create_bank(world["db1"], size_mb=BANK_MB))
+        source, target = "db1", "db2"
+        with pair.writers(rate=RATE, writers=WRITERS) as clients:
+            clients.wait_for(int(RATE))
+            attached_ms = rebuild(pair, clients, Tally(), "      first rebuild")
+            clients.stop()
+        for number in range(1, runs + 1):
+            with pair.writers(rate=RATE, writers=WRITERS) as clients:
+                clients.wait_for(int(RATE * 2))
+                killed_ns = time.monotonic_ns()
+                died = fail_over(pair, clients, attached_ms, source)
+                gap_s = clients.gap_around(killed_ns).overall_s
+                source, target = target, source
+                say(f"{number:3} {source} took over: {gap_s:.1f} s from the last commit to the next")
+                attached_ms = rebuild(pair, clients, tally, f"{number:3} fail-back {source} -> {target}")
+                clients.stop()
+            close_lap(pair, clients, tally, source, target, (died,))
+    lost = tally.lost
+    tally.bound(f"lost: {lost.document}; unexplained and planned 0", held=not (lost.planned or lost.unexplained))
+    cutover_bounds(tally)
+    return tally
+
+
+def soak_kills(runs: int) -> Tally:
+    """Every part in every phase, `runs` times over."""
+    tally = Tally()
+    for victim in harm.VICTIMS * runs:
+        for phase in harm.PHASES:
+            if victim == "guard" and phase == "seed":
+                continue  # it comes with the first freeze, so there is none to be killed yet
+            try:
+                with World.start() as world:
+                    struck = aftermath.survive(Pair(world, create_bank(world["db1"])), victim, phase)
+            except RigError as error:
+                tally.failures.append(f"{victim} in {phase}: {error}")
+                say(f"{victim:>12} in {phase:<8} FAILED")
+            else:
+                tally.gaps_s.append(struck.gap_s)
+                say(f"{victim:>12} in {phase:<8} longest gap {struck.gap_s:4.1f} s")
+    worst_s = max(tally.gaps_s, default=0.0)
+    longest_s = aftermath.LONGEST_GAP_S
+    tally.bound(f"longest gap {worst_s:.1f} s <= {longest_s:g} s", held=worst_s <= longest_s)
+    return tally
+
+
+def soak_simulation(runs: int) -> Tally:
+    """The properties of `tests/core`, with many more examples than in the ordinary tests."""
+    tally = Tally()
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", SOAK_TESTS]
+    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "SNAPREP_EXAMPLES": str(runs)}, check=False)
+    tally.bound(f"{runs} random histories", held=done.returncode == 0)
+    return tally
+
+
+SOAKS: dict[str, tuple[Callable[[int], Tally], int]] = {
+    "rebuild": (soak_rebuild, 20),
+    "takeover": (soak_takeover, 10),
+    "kills": (soak_kills, 1),
+    "simulation": (soak_simulation, 5000),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("name", choices=SOAKS)
+    parser.add_argument("--runs", type=int, help="rebuilds, take-overs, times over, or histories")
+    options = parser.parse_args(words)
+    soak, runs = SOAKS[options.name]
+    tally = soak(options.runs or runs)
+    say("")
+    return tally.show()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
