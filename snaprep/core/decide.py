@@ -26,7 +26,7 @@ from snaprep.core.action import (
     Verify,
 )
 from snaprep.core.errors import ErrorInfo
-from snaprep.core.estimate import Prediction, Trend, predict_cutover, trend
+from snaprep.core.estimate import Prediction, predict_cutover, trend
 from snaprep.core.model import (
     OPEN_STATES,
     REPLICA_STATES,
@@ -38,8 +38,9 @@ from snaprep.core.model import (
     Policy,
     recv_name,
 )
+from snaprep.core.refusals import error, foreign, not_converging, primary_answers
 from snaprep.core.volume import Image
-from snaprep.core.who import describe, serving, who
+from snaprep.core.who import describe, who
 
 PREPARE_S = 1.0  # what is made ready before the gate closes takes this long, and writers write meanwhile
 EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
@@ -56,7 +57,7 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
     if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
         return Reopen(host=source.name)
     if history.abort:
-        return Refuse(error=_error("aborted", 11, "the run was ended as asked; nothing was cut over", facts))
+        return Refuse(error=error("aborted", 11, "the run was ended as asked; nothing was cut over", facts))
     if attached(source, target) and _share(source, target):
         return _finish(roles, history)
     if (action := _make_ready(facts, roles, policy)) is not None:
@@ -104,37 +105,37 @@ def _cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse 
         if (unfit := _unfit(facts, host)) is not None:
             return unfit
     if source.live is None:
-        return Refuse(error=_error("unknown-dataset", 3, f"{source.live_name} does not exist on {source.name}", facts))
+        return Refuse(error=error("unknown-dataset", 3, f"{source.live_name} does not exist on {source.name}", facts))
     if not source.stands_at_path and source.engine.state not in REPLICA_STATES:
         what = f"{source.live_name} on {source.name} is not mounted where clients look, so nobody serves"
-        return Refuse(error=_error("source-closed", 3, what, facts, f"`snaprep takeover {source.name}` opens it"))
+        return Refuse(error=error("source-closed", 3, what, facts, f"`snaprep takeover {source.name}` opens it"))
     if source.engine.state in REPLICA_STATES or _copy_never_promoted(source):
         what = f"{source.name} is a replica; it cannot be the source"
-        return Refuse(error=_error("source-is-replica", 3, what, facts, "leave out --source, or take over first"))
+        return Refuse(error=error("source-is-replica", 3, what, facts, "leave out --source, or take over first"))
     if target.engine.state in OPEN_STATES:
         what = f"{target.name} has its database open for sessions; it will not be touched"
         hint = f"stop its clients and shut the database down there, if {source.name} is the right one"
-        return Refuse(error=_error("target-serves", 3, what, facts, hint))
+        return Refuse(error=error("target-serves", 3, what, facts, hint))
     return None
 
 
 def _unfit(facts: Facts, host: HostFacts) -> Refuse | None:
     """What a host lacks in either role."""
     if host.error:
-        return Refuse(error=_error("host-unreachable", 30, f"{host.name}: {host.error}", facts))
+        return Refuse(error=error("host-unreachable", 30, f"{host.name}: {host.error}", facts))
     if host.volume is None:
-        return Refuse(error=_error("volume-unavailable", 3, f"{host.name} has no snapshot storage to use", facts))
+        return Refuse(error=error("volume-unavailable", 3, f"{host.name} has no snapshot storage to use", facts))
     if host.volume.store_health not in ("ONLINE", "DEGRADED"):
         what = f"pool {host.volume.store} on {host.name} is {host.volume.store_health}"
-        return Refuse(error=_error("pool-unhealthy", 3, what, facts))
+        return Refuse(error=error("pool-unhealthy", 3, what, facts))
     if not host.engine.server_up:
         what = f"the database server on {host.name} does not run"
         hint = f"start it; a replica is served by it too. {host.engine.note}".strip()
-        return Refuse(error=_error("engine-down", 3, what, facts, hint))
+        return Refuse(error=error("engine-down", 3, what, facts, hint))
     if host.engine.state is EngineState.UNKNOWN:
         what = f"the database on {host.name} is open in a process that does not answer"
         hint = f"{host.engine.note or 'look at its log'}; a server that hangs has to be restarted"
-        return Refuse(error=_error("engine-silent", 3, what, facts, hint))
+        return Refuse(error=error("engine-silent", 3, what, facts, hint))
     return None
 
 
@@ -156,7 +157,7 @@ def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
         return Adopt(roles=roles)
     if source.volume.free_bytes < policy.floor_bytes:
         what = f"{source.name} has {source.volume.free_bytes} bytes free, less than the floor of {policy.floor_bytes}"
-        return Refuse(error=_error("no-space", 3, what, facts, "free space there, or lower rounds.floor"))
+        return Refuse(error=error("no-space", 3, what, facts, "free space there, or lower rounds.floor"))
     if (action := _clear_live(facts, roles, policy)) is not None:
         return action
     recv = target.recv
@@ -164,7 +165,7 @@ def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     if recv is None or (base is not None and base.continues) or _half_received(recv):
         return None
     if recv.role is ImageRole.FOREIGN and not policy.isolate_foreign:
-        return Refuse(error=_foreign(facts, target, recv))
+        return Refuse(error=foreign(facts, target, recv))
     # Only what our own runs received is called .old, because settling removes that.
     suffix = "old" if recv.ours else "isolated-recv"
     aside = free_name(target, f"{target.live_name}.{suffix}")
@@ -183,10 +184,10 @@ def _clear_live(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     if live is None or live.properties.get("serves") == "replica":
         return None
     if live.role is ImageRole.FOREIGN and not policy.isolate_foreign and not _looks_empty(target, live):
-        return Refuse(error=_foreign(facts, target, live))
+        return Refuse(error=foreign(facts, target, live))
     if live.in_use_by:
         what = f"{live.name} on {target.name} is in use by {', '.join(live.in_use_by)}"
-        return Refuse(error=_error("dataset-busy", 3, what, facts, "end those processes, then run this again"))
+        return Refuse(error=error("dataset-busy", 3, what, facts, "end those processes, then run this again"))
     diverged = live.properties.get("serves") == "primary"
     why = "it was a primary until it failed: its own tail stays in it" if diverged else "it is not of this pair"
     aside = free_name(target, f"{live.name}.isolated-g{target.claimed_generation}")
@@ -222,7 +223,7 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
         needed = source.live.referenced_bytes
         if needed > target.volume.free_bytes:
             what = f"a full copy needs {needed} bytes; {target.name} has {target.volume.free_bytes} free"
-            return Refuse(error=_error("target-full", 3, what, facts, f"free space in pool {target.volume.store}"))
+            return Refuse(error=error("target-full", 3, what, facts, f"free space in pool {target.volume.store}"))
         return Seed(roles=roles, freeze=policy.freeze != "never", expected_bytes=needed)
     another = Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number)
     if not any(r.dirty_s for r in history.rounds):
@@ -230,7 +231,7 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
     if len([c for c in history.cutovers if not c.ok]) >= policy.cutover_attempts:
         last = history.cutovers[-1].error
         what = f"{policy.cutover_attempts} cutovers were begun and undone; the last because: {last}"
-        return Refuse(error=_error("cutover-undone", 20, what, facts, "see the cause above; rounds are kept"))
+        return Refuse(error=error("cutover-undone", 20, what, facts, "see the cause above; rounds are kept"))
     prediction = predict_now(policy, history)
     direction = trend(history.rounds, prediction, policy.budget_ms - policy.undo_ms)
     fits = prediction is not None and prediction.p90_ms <= policy.budget_ms - policy.undo_ms
@@ -239,7 +240,7 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
     if policy.hold and not history.release:
         return _paced(another, policy, history, "held, and the delta does not fit the budget yet", prediction)
     if direction.kind != "shrinking" or number > policy.rounds_max:
-        return Refuse(error=_not_converging(facts, policy, direction))
+        return Refuse(error=not_converging(facts, policy, direction))
     return another
 
 
@@ -269,7 +270,7 @@ def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History,
         waited_s = history.now_s - (history.waiting_since_s if history.waiting_since_s is not None else history.now_s)
         if waited_s > policy.transaction_wait_s:
             what = f"the cutover waited {waited_s:.0f} s: {'; '.join(reasons)}"
-            return Refuse(error=_error("old-transactions", 10, what, facts, "end them, then `snaprep resume`"))
+            return Refuse(error=error("old-transactions", 10, what, facts, "end them, then `snaprep resume`"))
         return _paced(another, policy, history, "waiting: " + "; ".join(reasons), prediction)
     return Cutover(roles=another.roles, base=another.base, p50_ms=prediction.p50_ms, p90_ms=prediction.p90_ms)
 
@@ -295,26 +296,26 @@ def decide_takeover(
 ) -> Action:
     """Make a surviving host serve. Refused while the primary answers; a take-over that died halfway is finished."""
     if target is not None and target not in [h.name for h in facts.hosts]:
-        return Refuse(error=_error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
+        return Refuse(error=error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
     reachable = [h for h in facts.hosts if not h.error]
     answering = [h for h in reachable if h.engine.state in OPEN_STATES or _idle_primary(h)]
     if history.settled and answering:
         return Done(serving=answering[0].name)
     halfway = [h for h in answering if not h.claims_primary and h.live is not None and h.live.properties.get("serves")]
     if answering and (len(answering) > 1 or not halfway):
-        return Refuse(error=_primary_answers(facts, answering[0]))
+        return Refuse(error=primary_answers(facts, answering[0]))
     candidates = halfway or [h for h in reachable if _could_serve(h) and target in (None, h.name)]
     if not candidates:
         what = "no reachable host holds a copy of this pair that could serve"
-        return Refuse(error=_error("no-replica", 3, what, facts, "", tuple(describe(h) for h in facts.hosts)))
+        return Refuse(error=error("no-replica", 3, what, facts, "", tuple(describe(h) for h in facts.hosts)))
     best = max(candidates, key=_standing)
     other = facts.other(best.name)
     if best.engine.state is EngineState.REPLICA and best.engine.replicating and other.error:
         what = f"{best.name} still receives from {other.name}: the primary is alive, only you cannot reach it"
-        return Refuse(error=_error("primary-answers", 3, what, facts, "repair the way to it; clients may be served"))
+        return Refuse(error=error("primary-answers", 3, what, facts, "repair the way to it; clients may be served"))
     if not best.engine.server_up:
         return Refuse(
-            error=_error("engine-down", 3, f"the database server on {best.name} does not run", facts, "start it")
+            error=error("engine-down", 3, f"the database server on {best.name} does not run", facts, "start it")
         )
     generation = max(h.claimed_generation for h in facts.hosts) + (0 if best.claims_primary else 1)
     return TakeOver(target=best.name, generation=generation, from_state=str(best.engine.state))
@@ -338,14 +339,6 @@ def _standing(host: HostFacts) -> tuple[int, int, int]:
     return (host.claimed_generation, int(host.claims_primary), int(host.engine.state in REPLICA_STATES))
 
 
-def _primary_answers(facts: Facts, host: HostFacts) -> ErrorInfo:
-    if host.engine.gate_saved or host.engine.state in (EngineState.GATED, EngineState.FROZEN):
-        hint = f"`snaprep abort` opens {host.name} again"
-    else:
-        hint = "nothing has to be taken over; to change sides on purpose, stop the primary's server first"
-    return _error("primary-answers", 3, f"{host.name} answers as primary", facts, hint)
-
-
 def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
     """Move the common base forward in both directions while the replica runs."""
     roles = who(facts, policy.source)
@@ -356,7 +349,7 @@ def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
         return action
     if not attached(source, target):
         what = f"{target.name} is not a running replica of {source.name}"
-        return Refuse(error=_error("no-replica", 3, what, facts, "`snaprep rebuild` makes it one"))
+        return Refuse(error=error("no-replica", 3, what, facts, "`snaprep rebuild` makes it one"))
     for sender, receiver in ((source, target), (target, source)):
         if (sender.name, receiver.name) in history.refreshed:
             continue
@@ -366,11 +359,11 @@ def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
         base = lineage.common_base(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
         if base is None:
             what = f"{sender.name} and {receiver.name} share no snapshot"
-            return Refuse(error=_error("no-common-base", 3, what, facts, "`snaprep rebuild` makes a new one"))
+            return Refuse(error=error("no-common-base", 3, what, facts, "`snaprep rebuild` makes a new one"))
         recv = receiver.recv
         if recv is not None and not base.continues:
             if recv.role is ImageRole.FOREIGN:
-                return Refuse(error=_foreign(facts, receiver, recv))
+                return Refuse(error=foreign(facts, receiver, recv))
             aside = free_name(receiver, f"{receiver.live_name}.{'old' if recv.ours else 'isolated-recv'}")
             why = "its history parts from what is sent now"
             there = Roles(source=sender.name, target=receiver.name, generation=roles.generation)
@@ -379,27 +372,3 @@ def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
     if not history.settled:
         return Settle(roles=roles)
     return Done(serving=roles.source, replica=roles.target)
-
-
-def _error(
-    id: str, exit_code: int, what: str, facts: Facts, hint: str = "", details: tuple[str, ...] = ()
-) -> ErrorInfo:
-    return ErrorInfo(id=id, what=what, serving=serving(facts), hint=hint, exit_code=exit_code, details=details)
-
-
-def _foreign(facts: Facts, host: HostFacts, image: Image) -> ErrorInfo:
-    what = f"{image.name} on {host.name} exists and was not made by this pair; it will not be touched"
-    hint = f"rename it, choose another dataset for {host.name}, or let snaprep set it aside: --isolate-foreign"
-    return _error("target-foreign", 3, what, facts, hint)
-
-
-def _not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
-    needed = f"{direction.needed_ms + policy.undo_ms:.0f} ms" if direction.needed_ms else "not known"
-    what = (
-        f"{direction.kind.upper()}: rounds no longer shrink enough (last ratio {direction.ratio:.2f}); "
-        f"the budget is {policy.budget_ms} ms, what would work is {needed}"
-    )
-    if direction.needed_bytes_per_s:
-        what += f", or {direction.needed_bytes_per_s / 1e6:.1f} MB/s on the way"
-    hint = "a larger --budget, a higher --limit or a faster link, a quieter hour, or --hold to wait for one"
-    return _error("not-converging", 12, what, facts, hint)

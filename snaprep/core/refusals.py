@@ -1,0 +1,39 @@
+"""The errors with which `decide` refuses: what happened, who serves, what to do."""
+
+from __future__ import annotations
+
+from snaprep.core.errors import ErrorInfo
+from snaprep.core.estimate import Trend
+from snaprep.core.model import EngineState, Facts, HostFacts, Policy
+from snaprep.core.volume import Image
+from snaprep.core.who import serving
+
+
+def error(id: str, exit_code: int, what: str, facts: Facts, hint: str = "", details: tuple[str, ...] = ()) -> ErrorInfo:
+    return ErrorInfo(id=id, what=what, serving=serving(facts), hint=hint, exit_code=exit_code, details=details)
+
+
+def foreign(facts: Facts, host: HostFacts, image: Image) -> ErrorInfo:
+    what = f"{image.name} on {host.name} exists and was not made by this pair; it will not be touched"
+    hint = f"rename it, choose another dataset for {host.name}, or let snaprep set it aside: --isolate-foreign"
+    return error("target-foreign", 3, what, facts, hint)
+
+
+def not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
+    needed = f"{direction.needed_ms + policy.undo_ms:.0f} ms" if direction.needed_ms else "not known"
+    what = (
+        f"{direction.kind.upper()}: rounds no longer shrink enough (last ratio {direction.ratio:.2f}); "
+        f"the budget is {policy.budget_ms} ms, what would work is {needed}"
+    )
+    if direction.needed_bytes_per_s:
+        what += f", or {direction.needed_bytes_per_s / 1e6:.1f} MB/s on the way"
+    hint = "a larger --budget, a higher --limit or a faster link, a quieter hour, or --hold to wait for one"
+    return error("not-converging", 12, what, facts, hint)
+
+
+def primary_answers(facts: Facts, host: HostFacts) -> ErrorInfo:
+    if host.engine.gate_saved or host.engine.state in (EngineState.GATED, EngineState.FROZEN):
+        hint = f"`snaprep abort` opens {host.name} again"
+    else:
+        hint = "nothing has to be taken over; to change sides on purpose, stop the primary's server first"
+    return error("primary-answers", 3, f"{host.name} answers as primary", facts, hint)
