@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "host": {"host", "core", "agent", "__init__"},
     "session": {"core", "host", "agent.link"},
     "observe": {"core", "session"},
+    "checkup": {"control", "core", "observe", "session"},
     "act": {"act", "core", "engines.base", "host.base", "session"},
     # The loop names the recipes of the engine that a pair asks for; nothing else of an engine.
     "run": {"act", "control", "core", "engines.base", "engines.derby.recipe", "journal", "observe", "session", "units"},
