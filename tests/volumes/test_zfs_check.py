@@ -35,9 +35,8 @@ def elsewhere(side: Side) -> None:
 
 
 def read_only(side: Side) -> None:
-    side.raw("unmount", side.live)
+    side.raw("unmount", side.live)  # zfs-fuse does not honour it on a mount, and says "off" as long as there is one
     side.raw("set", "readonly=on", side.live)
-    side.raw("mount", side.live)
 
 
 TROUBLES: dict[str, tuple[Callable[[Side], object], str]] = {
