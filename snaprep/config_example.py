@@ -84,7 +84,7 @@ tunnel_port = 4852
 
 [rounds]
 # The longest time that a client may get no commit at the cutover, an undo included.
-budget = "3s"
+budget = "4s"
 # What of it is kept free for the undo.
 undo = "1s"
 # Which snapshots freeze the database: "base" (the first one), "always", or "never".

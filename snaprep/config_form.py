@@ -69,7 +69,7 @@ class Replication(Table):
 
 
 class Rounds(Table):
-    budget: str = "3s"
+    budget: str = "4s"
     undo: str = "1s"
     freeze: Literal["base", "always", "never"] = "base"
     limit: str = ""

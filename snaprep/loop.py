@@ -45,6 +45,7 @@ from snaprep.observe import observe
 from snaprep.session import Session
 
 RETRIES = 5  # attempts in a row that fail for reasons that may pass: a cut link, an agent that died, stale facts
+RETRIES_IN_ALL = 50
 _RETRY_PAUSE_S = 1.0
 _POLL_S = 0.5
 _PASSING = ("link-", "agent-died", "deadline", "stale", "host-unreachable", "not-a-replica", "base-missing")
@@ -60,7 +61,8 @@ class Memory:
     report: Report
     taken_s: float | None = None  # the sender's clock at this run's newest snapshot
     numbers: int = 0
-    failures: int = 0
+    failures: int = 0  # in a row
+    failures_in_all: int = 0
 
 
 class Run:
@@ -108,16 +110,20 @@ class Run:
             self.act(facts, action)
         except SnaprepError as error:
             self.journal.append("failure", action=type(action).__name__, error=error.info)
-            if self.control.asked or not error.info.id.startswith(_PASSING) or self.memory.failures >= RETRIES:
-                if self.control.asked and self._asked_for(error):
-                    return  # observe once more, then end in order
+            if self.control.asked and self._asked_for(error):
+                return  # observe once more, then end in order
+            if self.control.asked or not error.info.id.startswith(_PASSING) or self._tried_enough():
                 raise
             self.memory.failures += 1
+            self.memory.failures_in_all += 1
             self.sink.note(f"{error.info.what}; trying again ({self.memory.failures} of {RETRIES})")
             self.control.wait(_RETRY_PAUSE_S * self.memory.failures)
         else:
             self.memory.failures = 0
             self.journal.append("outcome", action=type(action).__name__)
+
+    def _tried_enough(self) -> bool:
+        return self.memory.failures >= RETRIES or self.memory.failures_in_all >= RETRIES_IN_ALL
 
     def _asked_for(self, error: SnaprepError) -> bool:
         return error.info.id in ("stopped", "cancelled", "link-cancelled")

@@ -89,7 +89,7 @@ def _measured(seen: _Seen, history: History) -> Measured:
         link_bytes_per_s=seen.link_bytes_per_s or _LINK_GUESS,
         dirty_bytes_per_s=seen.dirty_bytes_per_s or (seen.log_bytes_per_s or 0.0) * _DIRTY_PER_LOG,
         first_delta_bytes=seen.increment_bytes,
-        cutover_fixed_ms=good[len(good) // 2] if good else FIXED_P50_MS,
+        cutover_fixed_ms=good[(len(good) - 1) // 2] if good else FIXED_P50_MS,
     )
 
 

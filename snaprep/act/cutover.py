@@ -8,7 +8,7 @@ from snaprep.act.ship import send_flags, tuning
 from snaprep.core.action import Cutover
 from snaprep.core.errors import ErrorInfo, NobodyServes, from_info
 from snaprep.core.model import CutoverTried, recv_name
-from snaprep.core.recipe import Step, undo_of
+from snaprep.core.recipe import Recipe, Step, undo_of
 from snaprep.core.report import CutoverReport
 from snaprep.engines.base import CutoverPlan
 
@@ -24,7 +24,10 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
     outcome = context.interpreter.run(context.engine.cutover(plan))
     blocked_ms = outcome.took_ms("gate_close", "open") or outcome.took_ms("gate_close", "gate_open")
     error = outcome.error
-    if error is not None:
+    if error is None:
+        # Apart from the cutover: a hold that fails must not tear the attached replica down; settling holds again.
+        context.interpreter.run(_holds(plan))
+    else:
         context.interpreter.run(undo_of(ready))
         _raise_if_closed(context, action, outcome)
     tried = CutoverTried(
@@ -43,6 +46,13 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
         reason=tried.error,
     )
     return tried, shown
+
+
+def _holds(plan: CutoverPlan) -> Recipe:
+    return (
+        Step(host=plan.source, op="hold", args={"image": plan.source_live, "point": plan.point}),
+        Step(host=plan.target, op="hold", args={"image": plan.target_recv, "point": plan.point}),
+    )
 
 
 def _raise_if_closed(context: Context, action: Cutover, outcome: Outcome) -> None:

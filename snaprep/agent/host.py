@@ -94,6 +94,7 @@ class AgentHost:
             volume=self.volume.facts(),
             engine=self.engine.facts(),
             live_name=spec.dataset,
+            mountpoint=spec.mountpoint,
             owner=self.owner(),
             held_by=None if self.locked else locks.holder("pair", spec.pair),
             guarded=self.guarded(),

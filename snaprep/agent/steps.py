@@ -81,12 +81,11 @@ def adopt(host: AgentHost, *, image: str, generation: int) -> None:
 @step
 def set_aside(host: AgentHost, *, image: str, to: str) -> None:
     """Rename an image so that nobody starts it by mistake. What is in it stays."""
-    role = ImageRole.ISOLATED
     if image == host.spec.dataset:
         host.engine.let_go()
     else:
         host.volume.discard_partial(image)
-        role = ImageRole.RECV
+    role = ImageRole.ISOLATED if ".isolated" in to.removeprefix(host.spec.dataset) else ImageRole.RECV
     host.volume.set_automount(image, on=False)
     host.volume.rename(image, to)
     host.volume.adopt(to, role)

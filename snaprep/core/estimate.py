@@ -24,6 +24,8 @@ PLATEAU_ROUNDS = 3
 GROWING_RATIO = 1.05
 LONGER = 1.2  # how much longer an increment has to be before it says something about saturation
 SATURATED = 0.9  # of the linear growth: less is taken for a hot set, more for noise
+TELLING = 3  # cutovers that say more than the first guess
+MATTERS = 0.1  # of a cutover's fixed cost: a delta that ships in less does not decide anything
 HOT_OVER_SEEN = 1.1
 LINK_MAX_FACTOR = 64.0
 
@@ -140,9 +142,12 @@ def predict_cutover(
     fixed_ms = FIXED_P50_MS
     spread = SPREAD_FIRST
     if good:
-        recent = sorted(c.blocked_ms for c in good[-7:])
-        fixed_ms = recent[len(recent) // 2]
-        if len(recent) >= 3:
+        recent = [c.blocked_ms for c in good[-7:]]
+        if len(recent) < TELLING:  # one slow cutover alone must not forbid the next
+            recent.append(FIXED_P50_MS)
+        recent.sort()
+        fixed_ms = recent[(len(recent) - 1) // 2]
+        if len(good) >= TELLING:
             spread = min(SPREAD_FIRST, max(SPREAD_MIN, 1.1 * recent[-1] / max(fixed_ms, 1.0)))
     p50 = fixed_ms + ship_ms
     p90 = p50 * spread
@@ -183,7 +188,8 @@ def trend(
     if len(steps) < 2 or prediction is None:
         return Trend("shrinking", steps[-1] if steps else 0.0, needed)
     measured = rates(rounds, limit_bytes_per_s)
-    if all(s >= GROWING_RATIO for s in steps[-2:]):
+    ship_ms = 1000 * deltas[-1] / (measured.link_bytes_per_s or 1.0)
+    if all(s >= GROWING_RATIO for s in steps[-2:]) and ship_ms > MATTERS * prediction.fixed_ms:
         return Trend("diverging", steps[-1], needed, _needed_link(measured, prediction, allowed_ms))
     flat = all(s > PLATEAU_RATIO for s in steps[-2:])
     if flat and (_settles_above(measured, prediction, allowed_ms) or _is_flat_for_long(steps)):

@@ -152,7 +152,7 @@ class Facts:
 class Policy:
     """What the operator allows. Times in milliseconds or seconds as the names say."""
 
-    budget_ms: int = 3000  # the most `blocked` allowed, an undo included
+    budget_ms: int = 4000  # the most `blocked` allowed, an undo included
     undo_ms: int = 1000  # what an undo of the cutover may take
     freeze: Literal["base", "always", "never"] = "base"
     freeze_lease_ms: int = 10_000

@@ -107,8 +107,6 @@ def cutover(plan: CutoverPlan) -> Recipe:
         Step(host=target, op="arm_replica", deadline_s=budget_s, undo=(disarm,), blocks=True),
         Step(host=source, op="attach", deadline_s=budget_s, may_interrupt=False, undo=(reopen,), blocks=True),
         Step(host=source, op="gate_open", deadline_s=30, name="open", blocks=True),
-        Step(host=source, op="hold", args={"image": plan.source_live, "point": plan.point}),
-        Step(host=target, op="hold", args={"image": plan.target_recv, "point": plan.point}),
     )
 
 
