@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,14 +19,13 @@ from typing import IO, TYPE_CHECKING, Any
 from tests.rig import check, workload
 from tests.rig.derby import ij
 from tests.rig.host import DERBY_PORT
-from tests.rig.node import RigError, end, inner_pid, wait_until
+from tests.rig.node import RigError, end, inner_pid, signal_inner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.rig.check import Digest
     from tests.rig.derby import Bank
-    from tests.rig.host import Host
     from tests.rig.workload import Commit, Workload
     from tests.rig.world import World
 
@@ -109,6 +109,10 @@ class Running:
             raise RigError(f"not ended within {timeout_s:g} s: {self._err.read_text()}") from late
         return _result(code, self._out.read_text(), self._err.read_text())
 
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        signal_inner(self.process, signal.SIGINT)
+
     def kill(self) -> None:
         """kill -9 of the operator's program; does nothing when it has ended."""
         end(self.process)
@@ -186,6 +190,10 @@ class Pair:
         except subprocess.TimeoutExpired as late:
             end(process)
             raise RigError(f"snaprep {' '.join(words)}: not within {timeout_s:g} s") from late
+
+    def journal(self) -> str:
+        """The operator's journal of this pair."""
+        return (self.home / ".local/state/snaprep/bank/journal.jsonl").read_text()
 
     def status(self) -> dict[str, Any]:
         return self.snaprep("status").document
@@ -269,8 +277,3 @@ def _result(code: int, stdout: str, stderr: str) -> Result:
     except ValueError:
         document = {}
     return Result(code=code, stdout=stdout, stderr=stderr, document=document)
-
-
-def restart_sshd(host: Host) -> None:
-    host.start_sshd()
-    wait_until(lambda: host.runs("sshd"), "sshd", 10)
