@@ -26,7 +26,7 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
     error = outcome.error
     if error is None:
         # Apart from the cutover: a hold that fails must not tear the attached replica down; settling holds again.
-        context.interpreter.run(_holds(plan))
+        context.interpreter.run(holds(plan))
     else:
         context.interpreter.run(undo_of(ready))
         _raise_if_closed(context, action, outcome)
@@ -48,7 +48,7 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
     return tried, shown
 
 
-def _holds(plan: CutoverPlan) -> Recipe:
+def holds(plan: CutoverPlan) -> Recipe:
     return (
         Step(host=plan.source, op="hold", args={"image": plan.source_live, "point": plan.point}),
         Step(host=plan.target, op="hold", args={"image": plan.target_recv, "point": plan.point}),

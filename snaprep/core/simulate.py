@@ -188,13 +188,12 @@ def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total
 
 
 def _cut_over(run: _Run, action: Cutover, recipes: tuple[Recipe, ...]) -> None:
-    """Make ready, then the dangerous part; a failure of that is noted, not raised."""
-    ready, dangerous = recipes
+    """Make ready, then the dangerous part, then what may fail; a failure is noted, not raised."""
+    ready, dangerous, after = recipes
     _must(run, ready)
     began_s = run.world.now_s
     error = _interpret(run, dangerous, {})
-    if error is not None:
-        _interpret(run, undo_of(ready), {})
+    _interpret(run, undo_of(ready) if error is not None else after, {})
     blocked_ms = 1000 * (run.world.now_s - began_s)
     tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, error.id if error else "")
     run.trace.history = replace(run.trace.history, cutovers=(*run.trace.history.cutovers, tried))

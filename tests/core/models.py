@@ -85,7 +85,7 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
         return ship.recipe(there, parcel, there.point_name()), ship.former(there, parcel)
     if isinstance(action, Cutover):
         plan = cutover.cutover_plan(there, action)
-        return derby.prepare(plan), derby.cutover(plan)
+        return derby.prepare(plan), derby.cutover(plan), cutover.holds(plan)
     if isinstance(action, TakeOver):
         return (derby.take_over(takeover.take_over_plan(there, action)),)
     return tuple((s,) for s in _plain(action, facts))

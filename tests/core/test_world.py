@@ -46,7 +46,7 @@ def with_steps(keep: object) -> Trace:
 
     def wrong(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Recipe, ...]:
         recipes = write(action, facts, policy, name)
-        return (recipes[0], keep(recipes[1])) if type(action).__name__ == "Cutover" else recipes  # type: ignore[operator]
+        return (recipes[0], keep(recipes[1]), *recipes[2:]) if type(action).__name__ == "Cutover" else recipes  # type: ignore[operator]
 
     return simulate_run("rebuild", fresh_world(), POLICY, wrong)
 
