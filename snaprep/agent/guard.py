@@ -45,8 +45,8 @@ class Guard:
 
     def ready(self) -> int:
         """Have the client up and the thaw prepared on two connections. Returns the client's pid."""
-        self.engine.ready_to_thaw()
-        return self.engine.client.pid
+        self.engine.halt.ready_to_thaw()
+        return self.engine.session.client.pid
 
     def held(self) -> str:
         """What is held at present: frozen, gated, ending, attaching; empty when nothing is."""
@@ -54,26 +54,26 @@ class Guard:
         return "" if phase == "idle" else phase
 
     def freeze(self, lease_ms: int) -> None:
-        self.engine.ready_to_thaw()
+        self.engine.halt.ready_to_thaw()
         with self._flight(Work.FREEZE, lease_ms):
-            self.engine.freeze()
+            self.engine.halt.freeze()
 
     def gate_close(self, lease_ms: int) -> None:
         with self._flight(Work.CLOSE, lease_ms):
-            self.engine.gate_close()
+            self.engine.halt.gate_close()
 
     def quiesce(self) -> Quiesced:
         with self._flight(Work.QUIESCE):
-            return self.engine.quiesce()
+            return self.engine.halt.quiesce()
 
     def attach(self, deadline_s: float) -> None:
         with self._flight(Work.ATTACH):
-            self.engine.attach(deadline_s)
+            self.engine.replication.attach(deadline_s)
 
     def put_back(self) -> None:
         """Thaw and open, whatever is held; a step in flight is cut and waited for first. Raises why it could not."""
         if not self._mind.halted:
-            self.engine.gate_open()
+            self.engine.halt.gate_open()
             return
         self._failure = None
         self._take(Wanted())
@@ -133,9 +133,9 @@ class Guard:
 
     def _do(self, work: Do) -> None:
         deeds: dict[Do, Callable[[], None]] = {
-            Do.CUT: self.engine.cut_until_attached_ends,
-            Do.THAW: self.engine.thaw,
-            Do.OPEN: self.engine.gate_open,
+            Do.CUT: self.engine.replication.cut_until_attached_ends,
+            Do.THAW: self.engine.halt.thaw,
+            Do.OPEN: self.engine.halt.gate_open,
             Do.RESTART: self.engine.restart_server,
         }
         try:

@@ -227,14 +227,14 @@ def guard_ready(host: AgentHost) -> None:
 
 @step
 def checkpoint(host: AgentHost) -> None:
-    host.engine.checkpoint()
+    host.engine.halt.checkpoint()
 
 
 @step
 def gate_prepare(host: AgentHost) -> None:
     """Everything that makes the closing quick: the guard warm, former values stored, pages flushed."""
     guard_ready(host)
-    host.engine.gate_prepare()
+    host.engine.halt.gate_prepare()
 
 
 @step
@@ -265,12 +265,12 @@ def gate_open(host: AgentHost) -> None:
 
 @step
 def stamp(host: AgentHost, *, generation: int) -> None:
-    host.engine.stamp(generation)
+    host.engine.halt.stamp(generation)
 
 
 @step
 def detach(host: AgentHost) -> None:
-    host.engine.detach()
+    host.engine.replication.detach()
 
 
 @step
@@ -280,12 +280,12 @@ def prove(host: AgentHost, *, position: int) -> None:
 
 @step
 def arm_replica(host: AgentHost) -> None:
-    host.engine.arm_replica()
+    host.engine.replication.arm()
 
 
 @step
 def stop_replica(host: AgentHost) -> None:
-    host.engine.stop_replica()
+    host.engine.replication.stop()
 
 
 @step
@@ -295,7 +295,7 @@ def open_database(host: AgentHost, *, deadline_s: float) -> None:
 
 @step
 def promote(host: AgentHost, *, from_state: str) -> Quiesced:
-    return host.engine.promote(from_state)
+    return host.engine.replication.promote(from_state)
 
 
 @step

@@ -268,7 +268,7 @@ def _session(host: DerbyHost, facts: EngineFacts, up: RunningServer | None, *, a
 
 def _inside(host: DerbyHost, up: RunningServer | None, facts: EngineFacts) -> Iterator[Finding]:
     """What only an open database tells."""
-    client, name = host.client, host.admin()
+    client, name = host.session.client, host.session.admin()
     user = host.spec.user
     access = str(client.execute(name, _ACCESS, deadline_s=_CALL_S).value)
     owner = str(client.execute(name, _OWNER, deadline_s=_CALL_S).value)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_ESTABLISHED, _LISTEN = 0x01, 0x0A
+_ESTABLISHED, _CLOSE_WAIT, _LISTEN = 0x01, 0x08, 0x0A
 _PIDFD_GETFD = 438  # the same number on every architecture
 
 
@@ -75,6 +75,16 @@ def connections(
 def connected(pid: int, *, remote_port: int | None = None, local_port: int | None = None) -> bool:
     """Whether a process has an established connection that fits."""
     return bool(connections(pid, remote_port=remote_port, local_port=local_port))
+
+
+def orphans(pid: int, local_port: int) -> int:
+    """How many sessions of a server have lost their client, but are still at work for it."""
+    owned = {inode for _, inode in _descriptors(pid)}
+    return sum(
+        1
+        for found in _sockets(str(pid))
+        if found.state == _CLOSE_WAIT and found.local_port == local_port and found.inode in owned
+    )
 
 
 def cut(

@@ -131,7 +131,7 @@ def test_files(server: derby.Server, client: DerbyClient, host: Callable[..., De
     (server.database() / "jar" / "APP" / "TAX.jar.G1").write_bytes(b"")
     looked = host(server)
     assert levels(looked).items() >= {"log-archive": "ok", "jars": "ok"}.items()
-    looked.shut_down()
+    looked.halt.shut_down()
     assert levels(looked)["login-unproven"] == "warn"
     assert not (server.database() / "db.lck").exists()
 

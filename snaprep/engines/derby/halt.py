@@ -1,0 +1,110 @@
+"""Holding the clients of a database, and letting them go on: freeze and thaw, the gate, shutting down."""
+
+from __future__ import annotations
+
+from snaprep.core.errors import Stopped
+from snaprep.engines.base import Quiesced
+from snaprep.engines.derby import gate, log
+from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, SqlError, SqlTimeout
+from snaprep.engines.derby.session import ADMIN, SPARE, Session, told
+
+_FREEZE = "CALL SYSCS_UTIL.SYSCS_FREEZE_DATABASE()"
+_THAW = "CALL SYSCS_UTIL.SYSCS_UNFREEZE_DATABASE()"
+_CHECKPOINT = "CALL SYSCS_UTIL.SYSCS_CHECKPOINT_DATABASE()"
+_SHUT_DOWN = frozenset({"08006", "XJ015"})
+
+
+class Halt:
+    """The dangerous calls are made by one guard at a time; the others may come from anywhere."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._ready: DerbyClient | None = None  # the client on which the thaw stands prepared
+
+    def ready_to_thaw(self) -> None:
+        """Two connections with the thaw prepared and run once, before anything is frozen."""
+        client = self.session.client
+        if self._ready is client and self.session.usable(ADMIN) and self.session.usable(SPARE):
+            return
+        self.session.admin()
+        for name in (ADMIN, SPARE):
+            if not self.session.usable(name):
+                self.session.connect(name, 10)
+            self.session.client.prepare(name, "thaw", _THAW, 10)
+            self.session.client.run(name, "thaw", 10)
+        self.session.client.prepare(ADMIN, "freeze", _FREEZE, 10)
+        self.session.client.set_last_words([(SPARE, "thaw"), (ADMIN, "thaw")], bound_s=5)
+        self._ready = client
+
+    def freeze(self, deadline_s: float = 5) -> None:
+        """Flush and hold all commits. Raises `freeze-failed` after a thaw."""
+        try:
+            self.session.client.run(ADMIN, "freeze", deadline_s)
+        except (SqlError, SqlTimeout, ClientDied, ClientError) as error:
+            self.thaw()
+            raise Stopped("freeze-failed", f"the database did not freeze: {error}", hint="look at derby.log") from error
+
+    def thaw(self, deadline_s: float = 5) -> None:
+        """Let commits go on; fine when nothing is frozen. Raises `thaw-failed` when neither connection answers."""
+        failed: Exception | None = None
+        for name in (SPARE, ADMIN):
+            try:
+                self.session.client.run(name, "thaw", deadline_s)
+            except (SqlError, SqlTimeout, ClientDied, ClientError) as error:
+                failed = error
+            else:
+                return
+        raise Stopped("thaw-failed", f"the database could not be thawed: {failed}", hint="restart the Derby server")
+
+    def thaw_anew(self) -> None:
+        """Thaw without anything prepared."""
+        with told("thaw-failed", "the database could not be thawed"):
+            self.session.client.execute(self.session.admin(), _THAW, deadline_s=10)
+
+    def checkpoint(self) -> None:
+        with told("checkpoint-failed", "the checkpoint failed"):
+            self.session.client.execute(self.session.admin(), _CHECKPOINT, deadline_s=60)
+
+    def gate_prepare(self) -> None:
+        """Store the gate's former values while clients still work, and flush what a shutdown would have to."""
+        with told("gate-failed", "the gate could not be prepared"):
+            gate.save(self.session.client, self.session.admin(), 10)
+        self.checkpoint()
+
+    def gate_close(self) -> None:
+        with told("gate-failed", "the gate could not be closed"):
+            name = self.session.admin()
+            gate.save(self.session.client, name, 10)
+            gate.close(self.session.client, name, self.session.spec.user, 5)
+
+    def gate_open(self, deadline_s: float = 15) -> None:
+        """Open the database if it is closed, and put the gate's former values back; fine when they are back."""
+        with told("gate-failed", "the gate could not be opened"):
+            gate.open_again(self.session.client, self.session.admin(deadline_s), deadline_s)
+
+    def stamp(self, generation: int) -> None:
+        with told("stamp-failed", "the generation could not be stamped"):
+            gate.set_property(self.session.client, self.session.admin(), gate.GENERATION, str(generation), 10)
+
+    def quiesce(self, deadline_s: float = 10) -> Quiesced:
+        """Shut down, open once so that open transactions are rolled back, shut down again.
+
+        One shutdown is not enough: it leaves what other sessions had open in the files.
+        """
+        self.shut_down(deadline_s)
+        with told("quiesce-failed", "the database did not open between its two shutdowns"):
+            self.session.connect(ADMIN, deadline_s)
+        self.shut_down(deadline_s)
+        end = log.log_end(self.session.directory / "log")
+        return Quiesced(position=end.instant, position_text=str(end))
+
+    def shut_down(self, deadline_s: float = 10) -> None:
+        """Shut the database down; fine when it is. Sessions of others end with 08006 or 58009."""
+        self._ready = None
+        try:
+            self.session.connect("shutdown", deadline_s, shutdown="true")
+        except SqlError as error:
+            if not _SHUT_DOWN & set(error.sqlstates):
+                raise Stopped("shutdown-failed", f"the database did not shut down: {error}") from error
+        except (SqlTimeout, ClientDied) as error:
+            raise Stopped("shutdown-failed", f"the database did not shut down: {error}") from error

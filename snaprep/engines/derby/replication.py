@@ -1,0 +1,231 @@
+"""Derby's own replication: arming a replica, attaching it to its primary, taking either away, and the take-over."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+
+from snaprep.core.errors import CheckFailed, Stopped
+from snaprep.core.model import EngineState
+from snaprep.engines.base import Quiesced
+from snaprep.engines.derby import files, log, sockets
+from snaprep.engines.derby.client import ClientDied, ClientError, Pending, SqlError, SqlTimeout
+from snaprep.engines.derby.halt import Halt
+from snaprep.engines.derby.session import ADMIN, STEP_S, Session
+
+_LEAVES_S = 1.0  # a replica whose primary said stop goes by itself, within some 50 ms
+_NO_MASTER = "XRE07"
+_FAILED_OVER = "XRE20"
+_PEER_LIVES = "XRE41"
+_NOBODY_LISTENS = "XRE04"
+
+
+class Replication:
+    """The replication of one database, seen from either side."""
+
+    def __init__(self, session: Session, halt: Halt) -> None:
+        self.session = session
+        self._halt = halt
+        self._armed: Pending | None = None
+        self._attaching: Pending | None = None
+
+    @property
+    def connected(self) -> bool:
+        """A connection between a primary and its replica stands, whichever this side is."""
+        pid, spec = self.session.server_pid, self.session.spec
+        if pid is None:
+            return False
+        return sockets.connected(pid, remote_port=spec.peer_port) or self.receives
+
+    @property
+    def receives(self) -> bool:
+        """A primary is connected to the replica here."""
+        pid = self.session.server_pid
+        return pid is not None and sockets.connected(pid, local_port=self.session.spec.listen_port)
+
+    def arm(self, deadline_s: float = 15) -> None:
+        """Boot the copy as a replica that waits for its primary, and see it listen without connecting to it.
+
+        The copy's log must have been proven to end where the source's does, cleanly: this boot rolls back on disk
+        whatever is open in the files. Raises `replica-not-armed`.
+        """
+        listening = {"slaveHost": self.session.spec.listen_address, "slavePort": str(self.session.spec.listen_port)}
+        url = self.session.url(startSlave="true", **listening)
+        self._armed = self.session.client.begin_open("replica", url, self.session.spec.user, self.session.spec.password)
+        ends = time.monotonic() + deadline_s
+        while sockets.listener(self.session.spec.listen_port) is None:
+            if self._armed.done() or time.monotonic() > ends:
+                raise Stopped("replica-not-armed", f"the replica does not listen: {self._said(self._armed)}")
+            time.sleep(STEP_S)
+        _quicken(self.session.server_pid, local_port=self.session.spec.listen_port)
+
+    def attach(self, deadline_s: float = 10) -> None:
+        """`startMaster`: boots the database and connects to the replica. Nothing may commit until this returns.
+
+        Raises `attach-failed`; then the database is open without replication. The caller cuts a call that hangs.
+        """
+        ends = time.monotonic() + deadline_s
+        peer = {"slaveHost": self.session.spec.peer_address, "slavePort": str(self.session.spec.peer_port)}
+        while True:
+            self._attaching = pending = self.session.client.begin_open(
+                ADMIN, self.session.url(startMaster="true", **peer), self.session.spec.user, self.session.spec.password
+            )
+            try:
+                self._quicken_until(pending, ends)
+                pending.wait(max(0.01, ends - time.monotonic()))
+            except SqlError as error:
+                if _NOBODY_LISTENS not in error.sqlstates or time.monotonic() > ends:
+                    raise Stopped("attach-failed", f"replication did not start: {error}") from error
+                time.sleep(0.02)
+            except SqlTimeout as error:
+                self._attaching = pending
+                self.cut_until_attached_ends()
+                raise Stopped("attach-failed", f"the replica accepted but said nothing in {deadline_s:g} s") from error
+            except ClientDied as error:
+                raise Stopped("attach-failed", str(error)) from error
+            else:
+                return
+
+    def _quicken_until(self, pending: Pending, ends_s: float) -> None:
+        """As soon as the connection to the replica exists, keep it from waiting for acknowledgements: 150 ms less."""
+        pid = self.session.server_pid
+        while not pending.done() and time.monotonic() < ends_s:
+            if _quicken(pid, remote_port=self.session.spec.peer_port):
+                return
+            time.sleep(0.002)
+
+    def cut_until_attached_ends(self, deadline_s: float = 10) -> None:
+        """Cut the replication connection until `startMaster` has returned; fine when none is in flight.
+
+        Opening the gate before it has would destroy the database. Raises `attach-hangs`.
+        """
+        pending = self._attaching
+        if pending is None:
+            self.cut()
+            return
+        ends = time.monotonic() + deadline_s
+        while not pending.done() and time.monotonic() < ends:
+            self.cut()
+            with contextlib.suppress(SqlTimeout, SqlError, ClientDied):
+                pending.wait(0.1)
+        if not pending.done():
+            raise Stopped("attach-hangs", "startMaster does not return", hint="restart the Derby server")
+
+    def cut(self) -> None:
+        """Break the connection between this server and its peer, without touching either process."""
+        pid = self.session.server_pid
+        if pid is not None:
+            sockets.cut(pid, remote_port=self.session.spec.peer_port)
+
+    def detach(self, deadline_s: float = 20) -> None:
+        """Give up the primary's role in a replication; fine when there is none. Its replica shuts down."""
+        try:
+            self.session.connect("detach", deadline_s, stopMaster="true")
+        except SqlError as error:
+            if _NO_MASTER not in error.sqlstates:
+                raise Stopped("detach-failed", f"replication did not stop: {error}") from error
+        except (SqlTimeout, ClientDied) as error:
+            raise Stopped("detach-failed", f"replication did not stop: {error}") from error
+        finally:
+            with contextlib.suppress(SqlError, SqlTimeout, ClientDied, ClientError):
+                self.session.client.close("detach", 5)
+
+    def stop(self, deadline_s: float = 30) -> None:
+        """Take a waiting or running replica down, so that its files can be unmounted; fine when there is none."""
+        began_s = time.monotonic()
+        ends = began_s + deadline_s
+        while files.locked_by(self.session.directory) is not None:
+            if time.monotonic() > ends:
+                raise Stopped(
+                    "replica-not-stopped", "the server keeps the replica open", hint="restart the Derby server there"
+                )
+            if time.monotonic() - began_s > _LEAVES_S or self.waits():
+                self._push_replica_out()
+            time.sleep(0.02)
+        self._armed = None
+
+    def waits(self) -> bool:
+        """Armed, and no primary has connected: it would wait for ever."""
+        pid = self.session.server_pid
+        listens = sockets.listens(self.session.spec.listen_port)
+        return listens and pid is not None and not sockets.connected(pid, local_port=self.session.spec.listen_port)
+
+    def _push_replica_out(self) -> None:
+        """A waiting replica goes when a peer comes and goes; a running one when it is told so and its peer is gone."""
+        pid = self.session.server_pid
+        if pid is None:
+            return
+        if sockets.listener(self.session.spec.listen_port) is not None or sockets.connected(
+            pid, local_port=self.session.spec.listen_port
+        ):
+            sockets.cut(pid, local_port=self.session.spec.listen_port)
+            self._end_waiting()
+        with contextlib.suppress(SqlError, SqlTimeout, ClientDied):
+            self.session.connect("replica-stop", 10, stopSlave="true")
+
+    def promote(self, from_state: str, deadline_s: float = 60) -> Quiesced:
+        """Make this copy an ordinary database, and leave it shut down, so that it can be moved to where clients look.
+
+        A running replica is told to take over first: it replays what it has received. The position is the last one that
+        the former primary is known to share.
+        """
+        logs = self.session.directory / "log"
+        end = log.log_end(logs)
+        if from_state == EngineState.REPLICA:
+            self._fail_over(deadline_s)
+            self._halt.shut_down()
+            end = _last_shared(logs, end)
+        elif from_state == EngineState.WAITING:
+            self.stop()
+        return Quiesced(position=end.instant, position_text=str(end))
+
+    def _fail_over(self, deadline_s: float) -> None:
+        try:
+            self.session.connect("failover", deadline_s, failover="true")
+        except SqlError as error:
+            if _PEER_LIVES in error.sqlstates:
+                what = "the replica still receives from its primary, which is alive"
+                raise CheckFailed("primary-answers", what, hint="repair the way to the primary") from error
+            if _FAILED_OVER not in error.sqlstates:
+                raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
+        except (SqlTimeout, ClientDied) as error:
+            raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
+
+    def _end_waiting(self) -> None:
+        """A replica that waits for its primary accepts one connection; one that ends at once ends the waiting."""
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(
+                (self.session.spec.listen_address or "127.0.0.1", self.session.spec.listen_port), timeout=2
+            ),
+        ):
+            pass
+
+    def _said(self, pending: Pending) -> str:
+        if not pending.done():
+            return "it says nothing"
+        try:
+            pending.wait(0)
+        except (SqlError, ClientDied, ClientError) as error:
+            return str(error)
+        return "it opened as an ordinary database"
+
+
+def _last_shared(logs: Path, received: log.LogPosition) -> log.LogPosition:
+    """Just behind the last commit that came from the former primary.
+
+    `received` is what was on disk before the replica was told to take over; it may have had a little more in memory.
+    What it wrote by itself afterwards, rolling back what was open, holds no commit: nobody can log in where it stands.
+    """
+    last = log.count_commits(logs, received).last
+    return received if last is None else log.LogPosition(last.file, last.offset + 1)
+
+
+def _quicken(pid: int | None, **ports: int) -> int:
+    """TCP_NODELAY on another process's sockets; only a matter of speed, so what forbids it is no error."""
+    try:
+        return sockets.no_delay(pid, **ports) if pid is not None else 0
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,102 @@
+"""Connections of ours to one database: the client, its URLs, and what its errors mean.
+
+Derby opens a database for the first session that asks, and opening a copy changes it. So nothing connects before the
+files have said that a server has the database open (`dbex.lck`), except where opening is the purpose. For the same
+reason a replica does not stand at the path that clients know: a client that tries this host, or comes before the server
+was told that it is a replica, finds no database, instead of opening a second primary. A take-over moves it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from snaprep.agent import process
+from snaprep.core.errors import CheckFailed, SnaprepError, Stopped
+from snaprep.core.spec import DerbySpec
+from snaprep.engines.derby import files, sockets
+from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, SqlError, SqlTimeout
+
+ADMIN = "admin"  # the connection for everything that has no reason to use another
+SPARE = "spare"  # a second one, for when the first hangs
+STEP_S = 0.005  # how often files and sockets are looked at while a server gets there
+
+
+class Session:
+    """One database of one server. Any thread may call."""
+
+    def __init__(self, spec: DerbySpec) -> None:
+        self.spec = spec
+        self.served = Path(spec.database)
+        self.replica = Path(spec.replica_database or spec.database)
+        self._client: DerbyClient | None = None
+
+    @property
+    def server_pid(self) -> int | None:
+        return sockets.listener(self.spec.port)
+
+    @property
+    def directory(self) -> Path:
+        """Where the database is now: at the path that clients know, or at the replica's."""
+        return self.replica if (self.replica / "service.properties").is_file() else self.served
+
+    @property
+    def client(self) -> DerbyClient:
+        if self._client is None or not self._client.alive:
+            try:
+                self._client = DerbyClient.start(files.classpath(self.spec.classpath), java=self.spec.java)
+            except process.CommandMissing as error:
+                what = f"there is no {self.spec.java} on this host"
+                raise CheckFailed("no-java", what, hint="install a JRE, or set derby.java to its path") from error
+            except FileNotFoundError as error:
+                hint = "install Derby's client, or set derby.classpath"
+                raise CheckFailed("no-derby-client", str(error), hint=hint) from error
+        return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.shutdown()
+            self._client = None
+
+    def url(self, database: str = "", **attributes: str) -> str:
+        """The client's URL; a path may be absolute, which gives two slashes after the port."""
+        tail = "".join(f";{key}={value}" for key, value in attributes.items())
+        return f"jdbc:derby://{self.spec.host}:{self.spec.port}/{database or self.directory}{tail}"
+
+    def connect(self, name: str, deadline_s: float, database: str = "", **attributes: str) -> None:
+        self.client.open(name, self.url(database, **attributes), self.spec.user, self.spec.password, deadline_s)
+
+    def admin(self, deadline_s: float = 10) -> str:
+        """An open connection of ours. Opens the database when it is closed, so call it only where that is meant."""
+        with told("engine-refused", "the database does not let us in"):
+            if not self.usable(ADMIN):
+                self.connect(ADMIN, deadline_s)
+        return ADMIN
+
+    def usable(self, name: str) -> bool:
+        try:
+            self.client.execute(name, "VALUES 1", deadline_s=3)
+        except (SqlError, ClientError, SqlTimeout, ClientDied):
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def told(id: str, what: str) -> Iterator[None]:
+    """Turn what the client says into an error of ours."""
+    try:
+        yield
+    except (SqlError, SqlTimeout, ClientDied, ClientError) as error:
+        raise _error(id, what, error) from error
+
+
+def _error(id: str, what: str, error: Exception) -> SnaprepError:
+    states = error.sqlstates if isinstance(error, SqlError) else ()
+    if "08004" in states and "authentication" in str(error).lower():
+        return CheckFailed(
+            "login-refused-by-engine", f"Derby refused our login: {error}", hint="check derby.user and password_file"
+        )
+    if "08001" in states:
+        return CheckFailed("engine-down", f"the Derby server does not answer: {error}", hint="start it")
+    return Stopped(id, f"{what}: {error}")

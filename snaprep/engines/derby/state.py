@@ -1,0 +1,94 @@
+"""What a database is doing, found without opening it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from snaprep.core.model import EngineFacts, EngineState, Transactions
+from snaprep.engines.derby import check, files, gate, log, sockets
+from snaprep.engines.derby.client import ClientDied, SqlError, SqlTimeout
+from snaprep.engines.derby.replication import Replication
+from snaprep.engines.derby.session import ADMIN, Session
+
+_REFUSED = "08004"
+_TRANSACTIONS = (
+    "SELECT GLOBAL_XID, USERNAME, TYPE, STATUS, FIRST_INSTANT, XID FROM SYSCS_DIAG.TRANSACTION_TABLE "
+    "WHERE TYPE = 'UserTransaction'"
+)
+
+
+class State:
+    """Looks at one database. Remembers since when it has seen which transaction open: Derby does not say."""
+
+    def __init__(self, session: Session, replication: Replication) -> None:
+        self.session = session
+        self.replication = replication
+        self._seen: dict[str, float] = {}
+
+    def facts(self) -> EngineFacts:
+        """What the database is doing, without opening it when nobody has."""
+        server_pid = self.session.server_pid
+        if not (self.session.directory / "service.properties").is_file():
+            return EngineFacts(state=EngineState.ABSENT, server_up=server_pid is not None, server_pid=server_pid)
+        check.refuse_unsupported(self.session.directory)
+        end = log.log_end(self.session.directory / "log")
+        base = EngineFacts(
+            state=EngineState.CLOSED,
+            version=files.version(self.session.directory),
+            server_up=server_pid is not None,
+            server_pid=server_pid,
+            position=end.instant,
+            position_text=str(end),
+            database_bytes=files.occupied_bytes(self.session.directory),
+            replicating=self.replication.connected,
+        )
+        if files.locked_by(self.session.directory) is None:
+            return base
+        return self._open_facts(base)
+
+    def _open_facts(self, base: EngineFacts) -> EngineFacts:
+        if (
+            self.replication.waits()
+        ):  # sessions would hang until its primary comes, those of an operator who died included
+            return replace(base, state=EngineState.WAITING)
+        try:
+            if not self.session.usable(ADMIN):
+                self.session.connect(ADMIN, 5)
+            state = gate.state(self.session.client, ADMIN, 5)
+            stamped = gate.get_property(self.session.client, ADMIN, gate.GENERATION, 5)
+            transactions = self._transactions()
+        except SqlError as error:
+            return replace(base, state=self._refused_state(error), note=str(error))
+        except (SqlTimeout, ClientDied) as error:
+            return replace(base, state=EngineState.UNKNOWN, note=str(error))
+        return replace(
+            base,
+            state=EngineState.GATED if state.closed else EngineState.PRIMARY,
+            gate_saved=state.saved,
+            generation=int(stamped) if stamped else None,
+            transactions=transactions,
+        )
+
+    def _refused_state(self, error: SqlError) -> EngineState:
+        if not (_REFUSED in error.sqlstates and "slave" in str(error).lower()):
+            return EngineState.UNKNOWN
+        pid = self.session.server_pid
+        connected = pid is not None and sockets.connected(pid, local_port=self.session.spec.listen_port)
+        waiting = sockets.listener(self.session.spec.listen_port) is not None and not connected
+        return EngineState.WAITING if waiting else EngineState.REPLICA
+
+    def _transactions(self) -> Transactions:
+        """Open work of others. Derby does not say when a transaction began; the age is how long we have seen it."""
+        rows = self.session.client.execute(ADMIN, _TRANSACTIONS, deadline_s=5).rows
+        now = time.monotonic()
+        mine = [(r[1] or "").upper() == self.session.spec.user.upper() for r in rows]
+        others = [r for r, is_mine in zip(rows, mine, strict=True) if r[4] is not None and not is_mine]
+        ids = {str(r[5]) for r in others}
+        self._seen = {i: self._seen.get(i, now) for i in ids}
+        return Transactions(
+            open=len(others),
+            oldest_s=max((now - t for t in self._seen.values()), default=0.0),
+            in_doubt=sum(1 for r in rows if (r[3] or "").upper() == "PREPARED"),
+            of_our_user=check.foreign_sessions(self.session.spec, sum(mine)),
+        )
