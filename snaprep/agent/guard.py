@@ -8,18 +8,21 @@ decided by `core.guard`; this module does it and reports back.
 from __future__ import annotations
 
 import contextlib
-import sys
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from snaprep.agent import serve
+from snaprep.agent import locks, serve
 from snaprep.core import guard as mind
 from snaprep.core.errors import SnaprepError, Stopped
 from snaprep.core.guard import Begins, DidIt, Do, OwnerGone, Returns, Tick, Wanted, Work
+from snaprep.core.model import RunInfo
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.base import Quiesced
+from snaprep.engines.derby.client import Pending
 from snaprep.engines.derby.host import DerbyHost
+from snaprep.engines.derby.session import InFlight
 
 _TICK_S = 0.02
 _OPEN_BOUND_S = 60.0
@@ -35,6 +38,8 @@ class Guard:
         self._changed = threading.Condition()
         self._to_do: list[Do] = []
         self._failure: SnaprepError | None = None  # of the last try to thaw or open
+        self._client_lost = False  # what it had begun may go on in the server
+        self._held: locks.Lock | None = None  # tells other agents of this host what is held, and keeps them away
         self._over = threading.Event()
 
     # -- what the agent asks -------------------------------------------------------------------------------------
@@ -47,11 +52,6 @@ class Guard:
         """Have the client up and the thaw prepared on two connections. Returns the client's pid."""
         self.engine.halt.ready_to_thaw()
         return self.engine.session.client.pid
-
-    def held(self) -> str:
-        """What is held at present: frozen, gated, ending, attaching; empty when nothing is."""
-        phase = self._mind.phase
-        return "" if phase == "idle" else phase
 
     def freeze(self, lease_ms: int) -> None:
         self.engine.halt.ready_to_thaw()
@@ -68,7 +68,8 @@ class Guard:
 
     def attach(self, deadline_s: float) -> None:
         with self._flight(Work.ATTACH):
-            self.engine.replication.attach(deadline_s)
+            left_s = self._mind.lease_until_s - time.monotonic()
+            self.engine.replication.attach(min(deadline_s, max(0.1, left_s)))
 
     def put_back(self) -> None:
         """Thaw and open, whatever is held; a step in flight is cut and waited for first. Raises why it could not."""
@@ -94,23 +95,44 @@ class Guard:
 
     @contextlib.contextmanager
     def _flight(self, work: Work, lease_ms: int = 0) -> Iterator[None]:
+        """A statement is on its way. It has returned when the server has answered, not when we stop waiting for it."""
+        self._hold("frozen" if work is Work.FREEZE else "gated")
         refused = self._take(Begins(work, lease_ms / 1000))
         if refused:
             raise Stopped("lease-passed", f"{work} is refused: {refused}", hint="the database is being opened again")
-        ok = False
+        client = self.engine.session.client
         try:
             yield
-            ok = True
-        finally:
-            self._take(Returns(work, ok=ok))
+        except InFlight as late:
+            threading.Thread(target=self._returns_later, args=(work, late.pending), daemon=True).start()
+            raise
+        except BaseException:
+            self._client_lost = self._client_lost or not client.alive
+            self._take(Returns(work, ok=False))
+            raise
+        self._take(Returns(work))
+
+    def _returns_later(self, work: Work, pending: Pending) -> None:
+        while not pending.done():
+            time.sleep(_TICK_S)
+        self._client_lost = self._client_lost or not self.engine.session.alive
+        self._take(Returns(work, ok=False))
 
     def _take(self, event: mind.Event) -> str:
         with self._changed:
             answer = mind.step(self._mind, event, time.monotonic())
             self._mind = answer.guard
             self._to_do += answer.do
+            if not self._mind.halted and self._held is not None:
+                self._held.release()
+                self._held = None
             self._changed.notify_all()
         return answer.refused
+
+    def _hold(self, how: str) -> None:
+        if self._held is None:
+            info = RunInfo(run="", verb="guard", operator="the guard", pid=os.getpid(), state=how)
+            self._held = locks.Lock("guard", self.engine.key, info)
 
     def watch(self) -> None:
         """Runs beside the session until the mind says exit."""
@@ -132,20 +154,26 @@ class Guard:
         return None if wake_at_s is None else max(0.001, min(_TICK_S, wake_at_s - time.monotonic()))
 
     def _do(self, work: Do) -> None:
+        """Whatever goes wrong is reported to the mind, which tries again: nobody else is left to."""
         deeds: dict[Do, Callable[[], None]] = {
             Do.CUT: self.engine.replication.cut_until_attached_ends,
             Do.THAW: self.engine.halt.thaw,
-            Do.OPEN: self.engine.halt.gate_open,
+            Do.OPEN: self.engine.reopen if self._client_lost else self.engine.halt.gate_open,
             Do.RESTART: self.engine.restart_server,
         }
         try:
             deeds[work]()
         except SnaprepError as error:
-            print(f"snaprep guard: {work}: {error.info.what}", file=sys.stderr)  # noqa: T201 (the agent keeps it)
-            self._failure = error
-            self._take(DidIt(work, ok=False))
+            self._failed(work, error)
+        except Exception as error:  # noqa: BLE001 (see above)
+            self._failed(work, Stopped("guard-failed", f"{type(error).__name__}: {error}", hint="see derby.log"))
         else:
             self._take(DidIt(work))
+
+    def _failed(self, work: Do, error: SnaprepError) -> None:
+        self._failure = error
+        self._take(DidIt(work, ok=False))
+        serve.mutter(f"snaprep guard: {work}: {error.info.what}")
 
     def owner_gone(self) -> None:
         """The agent ended: put everything back, then end. Nobody else is left to do it, so try until it is done."""
@@ -160,7 +188,6 @@ def main() -> None:
     guard = Guard()
     threading.Thread(target=guard.watch, daemon=True, name="watch").start()
     operations = (
-        guard.attach, guard.configure, guard.freeze, guard.gate_close, guard.held, guard.put_back, guard.quiesce,
-        guard.ready,
+        guard.attach, guard.configure, guard.freeze, guard.gate_close, guard.put_back, guard.quiesce, guard.ready,
     )  # fmt: skip
-    serve.run({f.__name__: f for f in operations}, on_close=[guard.owner_gone], on_renew=[])
+    serve.run({f.__name__: f for f in operations}, on_close=[], on_gone=[guard.owner_gone])

@@ -6,7 +6,10 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
+import time
 import typing
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from snaprep.agent import bootstrap
@@ -23,7 +26,8 @@ _END_S = 10.0
 class GuardProcess:
     """A guard that was started; speaks to it over its stdio."""
 
-    def __init__(self, spec: DerbySpec) -> None:
+    def __init__(self, spec: DerbySpec, on_lost: Callable[[], None]) -> None:
+        """`on_lost` is called, from a thread of its own, when the guard ends without having been asked to."""
         argv, descriptors = bootstrap.child_argv(ENTRY)
         self._process = subprocess.Popen(
             argv,
@@ -46,7 +50,14 @@ class GuardProcess:
         )
         self._connection.open("", _START_S)
         self._client_pid: int | None = None
+        self._asked = False
+        threading.Thread(target=self._watch, args=(on_lost,), daemon=True, name="guard-watch").start()
         self.call("configure", {"spec": spec}, deadline_s=_START_S)
+
+    def _watch(self, on_lost: Callable[[], None]) -> None:
+        self._process.wait()
+        if not self._asked:
+            on_lost()
 
     @property
     def alive(self) -> bool:
@@ -65,13 +76,21 @@ class GuardProcess:
         self._client_pid = int(self.call("ready", deadline_s=_START_S + 10))
 
     def end_client(self) -> None:
-        """End the client of a guard that was killed: what it had asked for must not go on behind our back."""
-        if self._client_pid is not None:
-            with contextlib.suppress(ProcessLookupError):
+        """End the client of a guard that was killed, and wait until it is gone.
+
+        What it had begun goes on in the server; there it then shows as a session without a client.
+        """
+        if self._client_pid is None:
+            return
+        ends_s = time.monotonic() + _END_S
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < ends_s:
                 os.kill(self._client_pid, signal.SIGKILL)
+                time.sleep(0.005)
 
     def close(self) -> None:
         """Let the guard end; it puts back what it still holds first."""
+        self._asked = True
         with contextlib.suppress(SnaprepError):
             self._connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

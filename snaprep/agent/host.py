@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from snaprep.agent import keys, locks, pipe
 from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.serve import login_user
 from snaprep.agent.streams import Streams
-from snaprep.core.errors import SnaprepError, UsageError
+from snaprep.core.errors import SnaprepError, Stopped, UsageError
 from snaprep.core.model import HostFacts, RunInfo, recv_name
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost
@@ -29,6 +29,7 @@ class AgentHost:
         self.engine = DerbyHost(_with_replica_path(spec))
         self.streams = Streams()
         self._guard: GuardProcess | None = None
+        self._guarding = threading.RLock()
         self._locks: list[locks.Lock] = []
         self.locked = False
 
@@ -41,26 +42,40 @@ class AgentHost:
 
     @property
     def guard(self) -> GuardProcess:
-        """The guard, running. A guard that was killed is replaced; what it held is put back first."""
-        if self._guard is not None and not self._guard.alive:
-            self._guard.end_client()
-            self._guard = None
-            self.engine.reopen()
-        if self._guard is None:
-            self._guard = GuardProcess(self.engine.spec)
-        return self._guard
+        """The guard, running. One that was killed is replaced when what it held was put back."""
+        with self._guarding:
+            if self._guard is None:
+                self._guard = GuardProcess(self.engine.spec, self._guard_lost)
+            return self._guard
 
     @property
     def has_guard(self) -> bool:
         return self._guard is not None
 
+    def _guard_lost(self) -> None:
+        """The guard was killed: do at once what it would have done."""
+        with self._guarding:
+            lost, self._guard = self._guard, None
+            if lost is not None:
+                lost.end_client()
+                with contextlib.suppress(SnaprepError):
+                    self.engine.reopen()
+
+    def reopen(self, deadline_s: float = 60) -> None:
+        """Thaw and open without a guard of ours; a guard of somebody else that is at it is waited for."""
+        ends_s = time.monotonic() + deadline_s
+        while locks.holder("guard", self.engine.key) is not None:
+            if time.monotonic() > ends_s:
+                hint = "it opens the database when its lease ends; look at derby.log if it does not"
+                raise Stopped("guard-at-work", "another guard keeps this database halted", hint=hint)
+            time.sleep(0.05)
+        with self._guarding:
+            self.engine.reopen()
+
     def guarded(self) -> str:
-        """What the guard holds at present."""
-        if self._guard is None or not self._guard.alive:
-            return ""
-        with contextlib.suppress(SnaprepError):
-            return str(self._guard.call("held", deadline_s=5))
-        return ""
+        """What a guard, ours or another's, holds at present."""
+        holder = locks.holder("guard", self.engine.key)
+        return holder.state if holder is not None else ""
 
     # -- locks ---------------------------------------------------------------------------------------------------
 
@@ -69,7 +84,7 @@ class AgentHost:
         taken = [locks.Lock("pair", self.spec.pair, info)]
         if database:
             try:
-                taken.append(locks.Lock("database", os.path.realpath(self.spec.derby.database), info))
+                taken.append(locks.Lock("database", self.engine.key, info))
             except SnaprepError:
                 taken[0].release()
                 raise
@@ -133,9 +148,10 @@ class AgentHost:
 
     def close(self) -> None:
         """End the guard first: it puts back what it holds."""
+        guard = self._guard
+        if guard is not None:
+            guard.close()
         self.streams.close()
-        if self._guard is not None:
-            self._guard.close()
         self.engine.close()
         self.unlock()
 

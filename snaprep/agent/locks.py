@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Lock:
         self.path = lock_path(kind, key)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._file)
         except BlockingIOError as error:
             os.close(self._file)
             held = holder(kind, key)
@@ -55,6 +56,15 @@ class Lock:
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, 0)
             os.close(self._file)
+
+
+def _take(file: int) -> None:
+    """Somebody who only looks holds it for a moment; that is no reason to refuse. Raises BlockingIOError."""
+    for _ in range(4):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def lock_path(kind: str, key: str) -> Path:

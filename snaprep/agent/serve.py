@@ -67,11 +67,15 @@ def serve(
     stdout: BinaryIO,
     *,
     hello: wire.Hello,
+    on_gone: Sequence[Callable[[], None]] = (),
     on_close: Sequence[Callable[[], None]] = (),
     on_renew: Sequence[Callable[[], None]] = (),
     silence_s: float = wire.SILENCE_S,
 ) -> None:
-    """Serve until the operator is gone. `on_close` and `on_renew` are read when needed, so they may grow meanwhile."""
+    """Serve until the operator is gone.
+
+    Then `on_gone` run, for as long as they take, while running requests go on; then the bounded end with `on_close`.
+    """
     session = _Session({name: _inspect(function) for name, function in registry.items()}, stdout, on_renew)
     inbox: queue.SimpleQueue[wire.Frame | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(stdin, inbox), daemon=True, name="reader").start()
@@ -81,7 +85,15 @@ def serve(
     except _Ended:
         pass
     finally:
+        for callback in on_gone:
+            callback()
         session.end(on_close)
+
+
+def mutter(text: str) -> None:
+    """Say something for whoever keeps our stderr. Nobody may be left to hear it, and that must stop nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 (the asker keeps our last words)
 
 
 def _inspect(function: Callable[..., object]) -> _Operation:
@@ -102,7 +114,7 @@ def _read(stdin: BinaryIO, inbox: queue.SimpleQueue[wire.Frame | None]) -> None:
         while (frame := wire.read_frame(stdin)) is not None:
             inbox.put(frame)
     except (wire.WireError, OSError) as error:
-        print(f"snaprep agent: {error}", file=sys.stderr)  # noqa: T201 (the operator keeps our last words)
+        mutter(f"snaprep agent: {error}")
     inbox.put(None)
 
 
@@ -114,7 +126,7 @@ def _loop(session: _Session, inbox: queue.SimpleQueue[wire.Frame | None], silenc
             frame = inbox.get(timeout=_TICK_S)
         except queue.Empty:
             if time.monotonic() - heard_s > silence_s:
-                print(f"snaprep agent: no word from the operator for {silence_s:g} s", file=sys.stderr)  # noqa: T201
+                mutter(f"snaprep agent: no word from the operator for {silence_s:g} s")
                 return
             continue
         if frame is None:
@@ -161,7 +173,7 @@ class _Session:
                     callback()
                 self.send(wire.Renewed(number))
             case _:
-                print(f"snaprep agent: an operator does not send {type(frame).__name__}", file=sys.stderr)  # noqa: T201
+                mutter(f"snaprep agent: an operator does not send {type(frame).__name__}")
                 self.gone.set()
 
     def _start(self, request: wire.Request) -> None:
@@ -297,8 +309,9 @@ def take_stdio() -> tuple[BinaryIO, BinaryIO]:
 def run(
     registry: Mapping[str, Callable[..., object]],
     on_close: Sequence[Callable[[], None]],
-    on_renew: Sequence[Callable[[], None]],
+    on_renew: Sequence[Callable[[], None]] = (),
     code: str | None = None,
+    on_gone: Sequence[Callable[[], None]] = (),
 ) -> typing.NoReturn:
     """Serve a registry on this process's stdio, then end the process."""
 
@@ -310,8 +323,7 @@ def run(
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, end)
     stdin, stdout = take_stdio()
-    serve(registry, stdin, stdout, hello=own_hello(code), on_close=on_close, on_renew=on_renew)
-    sys.stderr.flush()
+    serve(registry, stdin, stdout, hello=own_hello(code), on_gone=on_gone, on_close=on_close, on_renew=on_renew)
     os._exit(0)  # threads that are past their bound must not keep the process
 
 

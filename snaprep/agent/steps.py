@@ -16,7 +16,7 @@ from snaprep.agent.host import AgentHost
 from snaprep.agent.link import StreamHeader
 from snaprep.agent.streams import PROBE_SINK, Sent
 from snaprep.core.codec import decode_at, encode
-from snaprep.core.errors import SnaprepError, Stale
+from snaprep.core.errors import Stale
 from snaprep.core.volume import ImageRole, Point
 from snaprep.engines.base import Quiesced, Tail
 
@@ -85,10 +85,11 @@ def set_aside(host: AgentHost, *, image: str, to: str) -> None:
         host.engine.let_go()
     else:
         host.volume.discard_partial(image)
-    role = ImageRole.ISOLATED if ".isolated" in to.removeprefix(host.spec.dataset) else ImageRole.RECV
+    isolated = ".isolated" in to.removeprefix(host.spec.dataset)
+    # The role comes first: a run that dies in between must not leave a tail that looks like a live image.
+    host.volume.adopt(image, ImageRole.ISOLATED if isolated else ImageRole.RECV)
     host.volume.set_automount(image, on=False)
     host.volume.rename(image, to)
-    host.volume.adopt(to, role)
 
 
 @step
@@ -216,7 +217,8 @@ def freeze(host: AgentHost, *, lease_ms: int) -> None:
 
 @step
 def thaw(host: AgentHost) -> None:
-    host.guard.call("put_back", deadline_s=70)
+    """Thaw through the guard that froze; by ourselves when it was killed."""
+    gate_open(host)
 
 
 @step
@@ -255,12 +257,11 @@ def attach(host: AgentHost, *, deadline_s: float) -> None:
 
 @step
 def gate_open(host: AgentHost) -> None:
-    """Open the gate through the guard that closed it; by ourselves when there is none, or it cannot."""
+    """Open the gate through the guard that closed it; by ourselves when there is none."""
     if host.has_guard:
-        with contextlib.suppress(SnaprepError):
-            host.guard.call("put_back", deadline_s=70)
-            return
-    host.engine.reopen()
+        host.guard.call("put_back", deadline_s=70)
+    else:
+        host.reopen()
 
 
 @step

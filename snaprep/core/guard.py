@@ -203,8 +203,10 @@ def _did(guard: Guard, event: DidIt, now_s: float) -> Guard:
     guard = replace(guard, doing=None)
     if event.do is Do.CUT:
         return replace(guard, cut=True)
+    if event.do is Do.RESTART and not event.ok:  # it is still in flight: cut again, wait again
+        return replace(guard, cut=False, patience_until_s=now_s + PATIENCE_S)
     if event.do is Do.RESTART:  # whatever was in flight died with the server, and so did a freeze
-        return replace(guard, in_flight=None, frozen=guard.frozen and not event.ok, patience_until_s=None)
+        return replace(guard, in_flight=None, frozen=False, patience_until_s=None)
     if not event.ok:
         return replace(guard, retry_at_s=now_s + RETRY_S)
     if event.do is Do.THAW:

@@ -98,13 +98,21 @@ def test_a_step_that_never_returns_restarts_the_server() -> None:
     assert after(*stuck, (20, DidIt(Do.RESTART))).do == (Do.OPEN,)
 
 
-@pytest.mark.parametrize(("ok", "do"), [(True, Guard()), (False, Do.THAW)])
-def test_a_restart_ends_a_freeze_when_it_works(ok: bool, do: Guard | Do) -> None:  # noqa: FBT001
-    """A freeze lives in the server's memory only; when the restart failed the thaw is tried."""
+def test_a_restart_ends_a_freeze() -> None:
+    """A freeze lives in the server's memory only."""
     stuck = ((0, Begins(Work.FREEZE, 1)), (1, Tick()), (1 + PATIENCE_S, Tick()))
     assert after(*stuck).do == (Do.RESTART,)
-    answer = after(*stuck, (30, DidIt(Do.RESTART, ok=ok)))
-    assert (answer.do[0] if answer.do else answer.guard) == do
+    assert after(*stuck, (30, DidIt(Do.RESTART))).guard == Guard()
+
+
+def test_a_restart_that_fails_leaves_the_step_in_flight() -> None:
+    """Opening or thawing then would come in the middle of it; the guard waits and restarts again."""
+    stuck = (*ATTACHING, (1, OwnerGone()), (1.1, DidIt(Do.CUT)), (1 + PATIENCE_S, Tick()))
+    failed = (*stuck, (20, DidIt(Do.RESTART, ok=False)))
+    assert after(*failed).do == (Do.CUT,)
+    again = (*failed, (20.1, DidIt(Do.CUT)))
+    assert after(*again).do == ()
+    assert after(*again, (20 + PATIENCE_S, Tick())).do == (Do.RESTART,)
 
 
 def test_a_thaw_that_fails_is_tried_again() -> None:

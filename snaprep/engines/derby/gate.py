@@ -15,6 +15,7 @@ from snaprep.engines.derby.client import DerbyClient
 _GET = "VALUES SYSCS_UTIL.SYSCS_GET_DATABASE_PROPERTY(?)"
 _SET = "CALL SYSCS_UTIL.SYSCS_SET_DATABASE_PROPERTY(?, ?)"
 _SAVED = "snaprep.gate.saved"
+_OPENING = "snaprep.gate.opening"
 _ABSENT = "(none)"  # stands for a property that was not set; Derby cannot tell an empty value from none
 GENERATION = "snaprep.generation"
 
@@ -66,10 +67,17 @@ def close(client: DerbyClient, name: str, user: str, deadline_s: float) -> None:
 
 
 def open_again(client: DerbyClient, name: str, deadline_s: float) -> bool:
-    """Put the former values back, in one commit, and forget them. False when there was nothing to put back."""
+    """Put the former values back, in one commit, and forget them. False when there was nothing to put back.
+
+    Two may open at once, a guard and an operator: the first write takes the lock, and what is read after it is true.
+    """
     if get_property(client, name, _SAVED, deadline_s) is None:
         return False
     with client.transaction(name, deadline_s):
+        set_property(client, name, _OPENING, "1", deadline_s)
+        set_property(client, name, _OPENING, None, deadline_s)
+        if get_property(client, name, _SAVED, deadline_s) is None:
+            return False
         for key in _CLOSED:
             value = get_property(client, name, _place(key), deadline_s)
             set_property(client, name, key, None if value in (None, _ABSENT) else value, deadline_s)

@@ -6,7 +6,7 @@ from snaprep.core.errors import Stopped
 from snaprep.engines.base import Quiesced
 from snaprep.engines.derby import gate, log
 from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, SqlError, SqlTimeout
-from snaprep.engines.derby.session import ADMIN, SPARE, Session, told
+from snaprep.engines.derby.session import ADMIN, SPARE, InFlight, Session, told
 
 _FREEZE = "CALL SYSCS_UTIL.SYSCS_FREEZE_DATABASE()"
 _THAW = "CALL SYSCS_UTIL.SYSCS_UNFREEZE_DATABASE()"
@@ -36,25 +36,26 @@ class Halt:
         self.session.client.set_last_words([(SPARE, "thaw"), (ADMIN, "thaw")], bound_s=5)
         self._ready = client
 
-    def freeze(self, deadline_s: float = 5) -> None:
-        """Flush and hold all commits. Raises `freeze-failed` after a thaw."""
+    def freeze(self, deadline_s: float = 20) -> None:
+        """Flush and hold all commits. Raises `freeze-failed`, or InFlight: a thaw that overtakes its freeze is lost."""
+        pending = self.session.client.begin_run(ADMIN, "freeze")
         try:
-            self.session.client.run(ADMIN, "freeze", deadline_s)
-        except (SqlError, SqlTimeout, ClientDied, ClientError) as error:
-            self.thaw()
+            pending.wait(deadline_s)
+        except SqlTimeout as error:
+            what = f"the database did not freeze within {deadline_s:g} s"
+            raise InFlight("freeze-failed", what, pending, hint="it flushes much: see docs/derby.md") from error
+        except (SqlError, ClientDied, ClientError) as error:
             raise Stopped("freeze-failed", f"the database did not freeze: {error}", hint="look at derby.log") from error
 
     def thaw(self, deadline_s: float = 5) -> None:
-        """Let commits go on; fine when nothing is frozen. Raises `thaw-failed` when neither connection answers."""
-        failed: Exception | None = None
+        """Let commits go on; fine when nothing is frozen. Raises `thaw-failed` when no connection answers."""
         for name in (SPARE, ADMIN):
             try:
                 self.session.client.run(name, "thaw", deadline_s)
-            except (SqlError, SqlTimeout, ClientDied, ClientError) as error:
-                failed = error
-            else:
-                return
-        raise Stopped("thaw-failed", f"the database could not be thawed: {failed}", hint="restart the Derby server")
+            except (SqlError, SqlTimeout, ClientDied, ClientError):
+                continue
+            return
+        self.thaw_anew()
 
     def thaw_anew(self) -> None:
         """Thaw without anything prepared."""
@@ -92,8 +93,15 @@ class Halt:
         One shutdown is not enough: it leaves what other sessions had open in the files.
         """
         self.shut_down(deadline_s)
-        with told("quiesce-failed", "the database did not open between its two shutdowns"):
-            self.session.connect(ADMIN, deadline_s)
+        pending = self.session.begin(ADMIN)
+        what = "the database did not open between its two shutdowns"
+        try:
+            with told("quiesce-failed", what):
+                pending.wait(deadline_s)
+        except Stopped as error:
+            if pending.done():
+                raise
+            raise InFlight("quiesce-failed", what, pending) from error
         self.shut_down(deadline_s)
         end = log.log_end(self.session.directory / "log")
         return Quiesced(position=end.instant, position_text=str(end))
@@ -101,10 +109,15 @@ class Halt:
     def shut_down(self, deadline_s: float = 10) -> None:
         """Shut the database down; fine when it is. Sessions of others end with 08006 or 58009."""
         self._ready = None
+        pending = self.session.begin("shutdown", shutdown="true")
+        hint = f"look at derby.log; a server that hangs has to be restarted (pid {self.session.server_pid})"
         try:
-            self.session.connect("shutdown", deadline_s, shutdown="true")
+            pending.wait(deadline_s)
         except SqlError as error:
             if not _SHUT_DOWN & set(error.sqlstates):
-                raise Stopped("shutdown-failed", f"the database did not shut down: {error}") from error
-        except (SqlTimeout, ClientDied) as error:
-            raise Stopped("shutdown-failed", f"the database did not shut down: {error}") from error
+                raise Stopped("shutdown-failed", f"the database did not shut down: {error}", hint=hint) from error
+        except SqlTimeout as error:
+            what = f"the database did not shut down within {deadline_s:g} s"
+            raise InFlight("shutdown-failed", what, pending, hint=hint) from error
+        except ClientDied as error:
+            raise Stopped("shutdown-failed", f"the database did not shut down: {error}", hint=hint) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from snaprep.engines.derby import check, digest, files, log, sockets
 from snaprep.engines.derby.client import SqlError
 from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.replication import Replication
-from snaprep.engines.derby.session import ADMIN, STEP_S, Session, told
+from snaprep.engines.derby.session import ADMIN, STEP_S, Session, files_told, told
 from snaprep.engines.derby.state import State
 
 _OPENS_S = 600.0  # a copy taken at work recovers first
@@ -30,6 +31,11 @@ class DerbyHost:
         self.halt = Halt(self.session)
         self.replication = Replication(self.session, self.halt)
         self.state = State(self.session, self.replication)
+
+    @property
+    def key(self) -> str:
+        """Names this database on this host, for locks."""
+        return os.path.realpath(self.session.served)
 
     @property
     def directory(self) -> Path:
@@ -71,17 +77,18 @@ class DerbyHost:
             self.halt.shut_down(deadline_s)
 
     def reopen(self, deadline_s: float = 20) -> None:
-        """What the guard does, when there is no guard any more: cut what `startMaster` waits for, thaw, open.
+        """What the guard does, when there is no guard any more: thaw, cut what `startMaster` waits for, open.
 
         The session of a client that died stays in the server as long as its statement runs. While there is such a one,
-        it may be a `startMaster`: it is cut and waited for.
+        it may be a `startMaster`: it is cut and waited for. A thaw is right at any moment.
         """
+        if files.locked_by(self.directory) is not None:
+            self.halt.thaw_anew()
         ends = time.monotonic() + deadline_s
         pid = self.session.server_pid
         while pid is not None and sockets.orphans(pid, self.spec.port) and time.monotonic() < ends:
             self.replication.cut()
             time.sleep(STEP_S)
-        self.halt.thaw_anew()
         self.halt.gate_open()
 
     def restart_server(self, deadline_s: float = 60) -> None:
@@ -107,8 +114,9 @@ class DerbyHost:
 
     def prove(self, position: int) -> None:
         """The copy's log ends exactly where the source's does. Raises `log-ends-differ`."""
-        files.remove_lock_files(self.session.directory)
-        end = log.log_end(self.session.directory / "log")
+        with files_told():
+            files.remove_lock_files(self.session.directory)
+            end = log.log_end(self.session.directory / "log")
         if end.instant != position:
             there = log.LogPosition.from_instant(position)
             raise VerifyFailed("log-ends-differ", f"the source's log ends at {there}, the copy's at {end}")
@@ -117,20 +125,22 @@ class DerbyHost:
         """What a database that is not open holds beyond a position: the commits that nobody else got."""
         directory = database / "log"
         start = log.LogPosition.from_instant(since)
-        commits = log.count_commits(directory, start)
-        return Tail(
-            since_text=str(start),
-            end_text=str(commits.end),
-            commits=commits.count,
-            bytes=log.bytes_between(directory, start, commits.end),
-        )
+        with files_told():
+            commits = log.count_commits(directory, start)
+            return Tail(
+                since_text=str(start),
+                end_text=str(commits.end),
+                commits=commits.count,
+                bytes=log.bytes_between(directory, start, commits.end),
+            )
 
     def warm(self, directory: Path, deadline_s: float = 60) -> float:
         """Boot a throw-away copy in this server and shut it down: its classes are loaded when it matters.
 
         Returns the seconds that the boot took.
         """
-        files.remove_lock_files(directory)
+        with files_told():
+            files.remove_lock_files(directory)
         began = time.monotonic()
         with told("warm-failed", "a copy of the last round does not open"):
             self.session.connect("warm", deadline_s, str(directory))
@@ -141,7 +151,8 @@ class DerbyHost:
 
     def digest(self, directory: Path, deadline_s: float = 24 * 3600) -> dict[str, str]:
         """Table -> "rows:sum:checked" of a throw-away copy, which this server opens and shuts down again."""
-        files.remove_lock_files(directory)
+        with files_told():
+            files.remove_lock_files(directory)
         with told("digest-failed", "a copy of the common point cannot be read"):
             self.session.connect("digest", _OPENS_S, str(directory))
             try:

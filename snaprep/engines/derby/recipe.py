@@ -24,7 +24,8 @@ def snapshot(plan: SnapshotPlan) -> Recipe:
         host=plan.source, op="freeze", args={"lease_ms": plan.freeze_lease_ms}, deadline_s=20, undo=(thaw,), blocks=True
     )
     ready = Step(host=plan.source, op="guard_ready", deadline_s=30)  # a JVM starts: not while writers wait
-    return (ready, freeze, take, thaw)
+    flush = Step(host=plan.source, op="checkpoint", deadline_s=120)  # so that the freeze has little left to flush
+    return (ready, flush, freeze, take, thaw)
 
 
 def prepare(plan: CutoverPlan) -> Recipe:

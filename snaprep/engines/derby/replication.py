@@ -13,9 +13,10 @@ from snaprep.engines.base import Quiesced
 from snaprep.engines.derby import files, log, sockets
 from snaprep.engines.derby.client import ClientDied, ClientError, Pending, SqlError, SqlTimeout
 from snaprep.engines.derby.halt import Halt
-from snaprep.engines.derby.session import ADMIN, STEP_S, Session
+from snaprep.engines.derby.session import ADMIN, STEP_S, InFlight, Session
 
 _LEAVES_S = 1.0  # a replica whose primary said stop goes by itself, within some 50 ms
+_SEE_REPLICA = "look at the replica's derby.log, and at the way between the two: docs/derby.md"
 _NO_MASTER = "XRE07"
 _FAILED_OVER = "XRE20"
 _PEER_LIVES = "XRE41"
@@ -30,6 +31,12 @@ class Replication:
         self._halt = halt
         self._armed: Pending | None = None
         self._attaching: Pending | None = None
+        self._given_up = False  # somebody has cut the attach: it must not begin anew
+
+    @property
+    def is_replica(self) -> bool:
+        """The database stands where a replica does; another pair of this server may use the same ports."""
+        return self.session.directory == self.session.replica
 
     @property
     def connected(self) -> bool:
@@ -37,13 +44,9 @@ class Replication:
         pid, spec = self.session.server_pid, self.session.spec
         if pid is None:
             return False
-        return sockets.connected(pid, remote_port=spec.peer_port) or self.receives
-
-    @property
-    def receives(self) -> bool:
-        """A primary is connected to the replica here."""
-        pid = self.session.server_pid
-        return pid is not None and sockets.connected(pid, local_port=self.session.spec.listen_port)
+        local = spec.listen_port if self.is_replica else None
+        remote = None if self.is_replica else spec.peer_port
+        return sockets.connected(pid, local_port=local, remote_port=remote)
 
     def arm(self, deadline_s: float = 15) -> None:
         """Boot the copy as a replica that waits for its primary, and see it listen without connecting to it.
@@ -64,27 +67,29 @@ class Replication:
     def attach(self, deadline_s: float = 10) -> None:
         """`startMaster`: boots the database and connects to the replica. Nothing may commit until this returns.
 
-        Raises `attach-failed`; then the database is open without replication. The caller cuts a call that hangs.
+        Raises `attach-failed`: then the database is open without replication. Raises InFlight when `startMaster` does
+        not return although its connection was cut.
         """
         ends = time.monotonic() + deadline_s
-        peer = {"slaveHost": self.session.spec.peer_address, "slavePort": str(self.session.spec.peer_port)}
+        spec = self.session.spec
+        peer = {"slaveHost": spec.peer_address, "slavePort": str(spec.peer_port)}
+        self._given_up = False
         while True:
-            self._attaching = pending = self.session.client.begin_open(
-                ADMIN, self.session.url(startMaster="true", **peer), self.session.spec.user, self.session.spec.password
-            )
+            self._attaching = pending = self.session.begin(ADMIN, startMaster="true", **peer)
             try:
                 self._quicken_until(pending, ends)
                 pending.wait(max(0.01, ends - time.monotonic()))
             except SqlError as error:
-                if _NOBODY_LISTENS not in error.sqlstates or time.monotonic() > ends:
-                    raise Stopped("attach-failed", f"replication did not start: {error}") from error
+                late = self._given_up or time.monotonic() > ends
+                if late or _NOBODY_LISTENS not in error.sqlstates:
+                    raise Stopped("attach-failed", f"replication did not start: {error}", hint=_SEE_REPLICA) from error
                 time.sleep(0.02)
             except SqlTimeout as error:
-                self._attaching = pending
                 self.cut_until_attached_ends()
-                raise Stopped("attach-failed", f"the replica accepted but said nothing in {deadline_s:g} s") from error
+                what = f"the replica accepted but said nothing in {deadline_s:g} s"
+                raise Stopped("attach-failed", what, hint=_SEE_REPLICA) from error
             except ClientDied as error:
-                raise Stopped("attach-failed", str(error)) from error
+                raise Stopped("attach-failed", str(error), hint="look at the agent's messages") from error
             else:
                 return
 
@@ -99,8 +104,9 @@ class Replication:
     def cut_until_attached_ends(self, deadline_s: float = 10) -> None:
         """Cut the replication connection until `startMaster` has returned; fine when none is in flight.
 
-        Opening the gate before it has would destroy the database. Raises `attach-hangs`.
+        Opening the gate before it has would destroy the database. Raises InFlight `attach-hangs`.
         """
+        self._given_up = True
         pending = self._attaching
         if pending is None:
             self.cut()
@@ -109,9 +115,9 @@ class Replication:
         while not pending.done() and time.monotonic() < ends:
             self.cut()
             with contextlib.suppress(SqlTimeout, SqlError, ClientDied):
-                pending.wait(0.1)
+                pending.wait(0.05)
         if not pending.done():
-            raise Stopped("attach-hangs", "startMaster does not return", hint="restart the Derby server")
+            raise InFlight("attach-hangs", "startMaster does not return", pending)
 
     def cut(self) -> None:
         """Break the connection between this server and its peer, without touching either process."""
@@ -148,19 +154,18 @@ class Replication:
 
     def waits(self) -> bool:
         """Armed, and no primary has connected: it would wait for ever."""
-        pid = self.session.server_pid
-        listens = sockets.listens(self.session.spec.listen_port)
-        return listens and pid is not None and not sockets.connected(pid, local_port=self.session.spec.listen_port)
+        spec, pid = self.session.spec, self.session.server_pid
+        if pid is None or not self.is_replica or sockets.listener(spec.listen_port) != pid:
+            return False
+        return not sockets.connected(pid, local_port=spec.listen_port)
 
     def _push_replica_out(self) -> None:
         """A waiting replica goes when a peer comes and goes; a running one when it is told so and its peer is gone."""
-        pid = self.session.server_pid
-        if pid is None:
+        pid, port = self.session.server_pid, self.session.spec.listen_port
+        if pid is None or not self.is_replica:
             return
-        if sockets.listener(self.session.spec.listen_port) is not None or sockets.connected(
-            pid, local_port=self.session.spec.listen_port
-        ):
-            sockets.cut(pid, local_port=self.session.spec.listen_port)
+        if sockets.listener(port) == pid or sockets.connected(pid, local_port=port):
+            sockets.cut(pid, local_port=port)
             self._end_waiting()
         with contextlib.suppress(SqlError, SqlTimeout, ClientDied):
             self.session.connect("replica-stop", 10, stopSlave="true")
@@ -171,14 +176,13 @@ class Replication:
         A running replica is told to take over first: it replays what it has received. The position is the last one that
         the former primary is known to share.
         """
-        logs = self.session.directory / "log"
-        end = log.log_end(logs)
         if from_state == EngineState.REPLICA:
             self._fail_over(deadline_s)
-            self._halt.shut_down()
-            end = _last_shared(logs, end)
         elif from_state == EngineState.WAITING:
             self.stop()
+        if files.locked_by(self.session.directory) is not None:  # taken over now, or by a run that died since
+            self._halt.shut_down()
+        end = _last_commit(self.session.directory / "log")
         return Quiesced(position=end.instant, position_text=str(end))
 
     def _fail_over(self, deadline_s: float) -> None:
@@ -213,14 +217,16 @@ class Replication:
         return "it opened as an ordinary database"
 
 
-def _last_shared(logs: Path, received: log.LogPosition) -> log.LogPosition:
-    """Just behind the last commit that came from the former primary.
+def _last_commit(logs: Path) -> log.LogPosition:
+    """Just behind the last commit in the log: all of a copy that nobody has written to came from its primary.
 
-    `received` is what was on disk before the replica was told to take over; it may have had a little more in memory.
-    What it wrote by itself afterwards, rolling back what was open, holds no commit: nobody can log in where it stands.
+    What it wrote by itself since, rolling back what was open and shutting down, holds no commit.
     """
-    last = log.count_commits(logs, received).last
-    return received if last is None else log.LogPosition(last.file, last.offset + 1)
+    for number in reversed(log.log_files(logs)):
+        last = log.count_commits(logs, log.LogPosition(number, log.HEADER_BYTES)).last
+        if last is not None:
+            return log.LogPosition(last.file, last.offset + 1)
+    return log.LogPosition(log.log_files(logs)[0], log.HEADER_BYTES)
 
 
 def _quicken(pid: int | None, **ports: int) -> int:

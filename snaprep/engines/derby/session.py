@@ -15,12 +15,20 @@ from pathlib import Path
 from snaprep.agent import process
 from snaprep.core.errors import CheckFailed, SnaprepError, Stopped
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby import files, sockets
-from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, SqlError, SqlTimeout
+from snaprep.engines.derby import files, log, sockets
+from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, Pending, SqlError, SqlTimeout
 
 ADMIN = "admin"  # the connection for everything that has no reason to use another
 SPARE = "spare"  # a second one, for when the first hangs
 STEP_S = 0.005  # how often files and sockets are looked at while a server gets there
+
+
+class InFlight(Stopped):
+    """A statement did not come back in time, and goes on in the server. `pending` tells when it has."""
+
+    def __init__(self, id: str, what: str, pending: Pending, *, hint: str = "restart the Derby server") -> None:
+        super().__init__(id, what, hint=hint)
+        self.pending = pending
 
 
 class Session:
@@ -31,6 +39,11 @@ class Session:
         self.served = Path(spec.database)
         self.replica = Path(spec.replica_database or spec.database)
         self._client: DerbyClient | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Our client runs; asking does not start one."""
+        return self._client is not None and self._client.alive
 
     @property
     def server_pid(self) -> int | None:
@@ -64,8 +77,12 @@ class Session:
         tail = "".join(f";{key}={value}" for key, value in attributes.items())
         return f"jdbc:derby://{self.spec.host}:{self.spec.port}/{database or self.directory}{tail}"
 
+    def begin(self, name: str, database: str = "", **attributes: str) -> Pending:
+        """Begin to connect; the answer comes by itself."""
+        return self.client.begin_open(name, self.url(database, **attributes), self.spec.user, self.spec.password)
+
     def connect(self, name: str, deadline_s: float, database: str = "", **attributes: str) -> None:
-        self.client.open(name, self.url(database, **attributes), self.spec.user, self.spec.password, deadline_s)
+        self.begin(name, database, **attributes).wait(deadline_s)
 
     def admin(self, deadline_s: float = 10) -> str:
         """An open connection of ours. Opens the database when it is closed, so call it only where that is meant."""
@@ -80,6 +97,19 @@ class Session:
         except (SqlError, ClientError, SqlTimeout, ClientDied):
             return False
         return True
+
+
+@contextlib.contextmanager
+def files_told() -> Iterator[None]:
+    """Turn what is wrong with a database's files into an error of ours."""
+    try:
+        yield
+    except (log.LogDamaged, log.LogGone) as error:
+        raise CheckFailed("log-damaged", str(error), hint="look at derby.log; see docs/what-if.md") from error
+    except files.NotADatabase as error:
+        raise CheckFailed("not-a-database", str(error), hint="check derby.database") from error
+    except BlockingIOError as error:
+        raise Stopped("copy-opened", f"the copy is open already: {error}", hint="see who opened it") from error
 
 
 @contextlib.contextmanager

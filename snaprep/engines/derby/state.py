@@ -9,7 +9,7 @@ from snaprep.core.model import EngineFacts, EngineState, Transactions
 from snaprep.engines.derby import check, files, gate, log, sockets
 from snaprep.engines.derby.client import ClientDied, SqlError, SqlTimeout
 from snaprep.engines.derby.replication import Replication
-from snaprep.engines.derby.session import ADMIN, Session
+from snaprep.engines.derby.session import ADMIN, Session, files_told
 
 _REFUSED = "08004"
 _TRANSACTIONS = (
@@ -32,7 +32,8 @@ class State:
         if not (self.session.directory / "service.properties").is_file():
             return EngineFacts(state=EngineState.ABSENT, server_up=server_pid is not None, server_pid=server_pid)
         check.refuse_unsupported(self.session.directory)
-        end = log.log_end(self.session.directory / "log")
+        with files_told():
+            end = log.log_end(self.session.directory / "log")
         base = EngineFacts(
             state=EngineState.CLOSED,
             version=files.version(self.session.directory),
