@@ -29,7 +29,7 @@ PROBE_SINK = ["dd", "of=/dev/null", "bs=1M", "status=none"]
 _TAKE_TICK_S = 0.5
 _RELAYED_S = 30.0
 _CANCEL_S = 10.0
-KEY_LIFE_S = 7 * 24 * 3600
+KEY_LIFE_S = 30 * 24 * 3600  # longer than any stream; the key goes when the run ends
 
 
 @dataclass(frozen=True, slots=True)
