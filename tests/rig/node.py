@@ -116,7 +116,8 @@ class Node:
         """The command line that runs `argv` inside. The inner process dies with the outer one."""
         if not self.pid:
             raise RigError(f"{self.name} is powered off")
-        enter = ["nsenter", "-t", str(self.pid), "-m", "-n", "-u", "-i", "-p"]
+        # Its root too: in a chroot the mount namespace begins above where we stand.
+        enter = ["nsenter", "-t", str(self.pid), "-m", "-n", "-u", "-i", "-p", "-r", "-w"]
         become = ["setpriv", "--pdeathsig", "KILL"]
         if user is not None:
             become += ["--reuid", user, "--regid", user, "--clear-groups"]
