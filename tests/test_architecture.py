@@ -50,7 +50,6 @@ ARROWS: dict[str, set[str]] = {
         "engines.base",
         "engines.derby.recipe",
     },
-    "checkup": {"control", "core", "journal", "observe", "session"},
     "run": {
         "act",
         "control",
