@@ -18,8 +18,8 @@ from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.model import REPLICA_STATES, Checked, EngineState, Facts, Finding, History, HostFacts, Policy
 from snaprep.core.report import CheckReport, HostChecks
 from snaprep.core.spec import Pair
-from snaprep.core.who import serving, who
-from snaprep.observe import observe
+from snaprep.core.who import serving, takes_sessions, who
+from snaprep.observe import observe, opened
 from snaprep.session import Session
 
 _CHECK_S = 90.0
@@ -30,7 +30,7 @@ _SKEW_S = 60.0
 def check(pair: Pair, policy: Policy, sink: Sink) -> CheckReport:
     """Everything that could stop a run, on both hosts and between them. Changes nothing."""
     del sink
-    with Session.open(pair) as session:
+    with opened(pair) as session:
         facts = observe(session)
         roles = who(facts, policy.source)
         target = roles.target if isinstance(roles, Roles) else ""
@@ -43,10 +43,10 @@ def check(pair: Pair, policy: Policy, sink: Sink) -> CheckReport:
         if isinstance(roles, Roles):
             between += _ways(session, facts, roles)
     role_of = {roles.source: "source", roles.target: "target"} if isinstance(roles, Roles) else {}
-    opened = [h.name for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
+    taking = [h.name for h in facts.hosts if takes_sessions(h)]
     return CheckReport(
         pair=pair.name,
-        serves=opened[0] if len(opened) == 1 else None,
+        serves=taking[0] if len(taking) == 1 else None,
         serving=serving(facts),
         hosts=(
             *(

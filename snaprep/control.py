@@ -54,4 +54,8 @@ class Control:
 
     def wait(self, seconds: float) -> bool:
         """Wait until something is asked, at most `seconds`. True when something was."""
-        return self.changed.wait(seconds)
+        told = self.changed.wait(seconds)
+        self.changed.clear()
+        if self.asked:  # it stays asked; looked at after the clearing, so that nothing said meanwhile is lost
+            self.changed.set()
+        return told

@@ -6,15 +6,16 @@ What a run did is observed again, not remembered; the journal only explains.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from snaprep.act import cutover as act_cutover
 from snaprep.act import ready, settle, ship, takeover
-from snaprep.act.context import Context
+from snaprep.act.context import Context, Memory
 from snaprep.act.interpreter import Interpreter
 from snaprep.control import Control, Sink
 from snaprep.core.action import (
@@ -34,35 +35,31 @@ from snaprep.core.action import (
     TakeOver,
     Verify,
 )
-from snaprep.core.errors import ErrorInfo, SnaprepError, Stopped
+from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, Stopped
 from snaprep.core.estimate import Prediction
-from snaprep.core.model import EngineState, Facts, History, Policy
+from snaprep.core.model import Facts, History, Policy
+from snaprep.core.refusals import about
 from snaprep.core.report import BaseReport, Forecast, Report, RoundReport, RunState, plain
-from snaprep.core.who import serving, who
+from snaprep.core.who import describe, judged, serving, who
 from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal, earlier
-from snaprep.observe import observe
+from snaprep.observe import judge, observe
 from snaprep.session import Session
 
 RETRIES = 5  # attempts in a row that fail for reasons that may pass: a cut link, an agent that died, stale facts
 RETRIES_IN_ALL = 50
 _RETRY_PAUSE_S = 1.0
 _POLL_S = 0.5
+_FIGURES = re.compile(r"\d+")
 _PASSING = ("link-", "agent-died", "deadline", "stale", "host-unreachable", "not-a-replica", "base-missing")
 
+_UNSEEN_S = 60.0  # how long a run that has begun waits for a host that it can no longer reach
+_UNSEEN_PAUSE_S = 3.0
+_SAME_MAX = 3  # times in a row that one action may succeed and still be asked for
+_UNDONE = "something undoes it, or it cannot be seen: the journal tells what was decided and done"
+_STATES = {Seed: RunState.SEEDING, Round: RunState.ROUND, Refresh: RunState.REFRESHING}
+
 Decide = Callable[[Facts, Policy, History], Action]
-
-
-@dataclass(slots=True)
-class Memory:
-    """What the loop keeps between two actions."""
-
-    history: History
-    report: Report
-    taken_s: float | None = None  # the sender's clock at this run's newest snapshot
-    numbers: int = 0
-    failures: int = 0  # in a row
-    failures_in_all: int = 0
 
 
 class Run:
@@ -84,7 +81,7 @@ class Run:
         )
         self._began_s = time.monotonic()
         self._lock = threading.Lock()
-        self.interpreter = Interpreter(session.hosts, self._on_event)
+        self.interpreter = Interpreter(session, self._on_event)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -96,16 +93,47 @@ class Run:
             self._listen(facts)
             self.memory.history = replace(self.memory.history, now_s=time.monotonic())
             action = decide_next(facts, self.policy, self.memory.history)
-            self.journal.append("decision", action=type(action).__name__, **told(action))
+            new = self._is_new(action)
+            if new:
+                self.journal.append("decision", action=type(action).__name__, **told(action))
+            if self._waits_for_a_host(facts, action):
+                continue
             if isinstance(action, Refuse):
-                return self._end(action.error)
+                error = judged(action.error, facts, acted=self.session.acted)
+                return self._end(error if error.exit_code == NobodyServes.exit_code else action.error)
             if isinstance(action, Done):
                 return self._say(state=RunState.DONE, reason="", serves=action.serving)
             if self.control.stop.is_set() and not self.control.abort.is_set():
                 raise Stopped("stopped", "stopped as asked; it can be resumed", hint="snaprep resume")
-            self._try(facts, action)
+            if about(action) and about(action) == self.memory.same and self.memory.same_times >= _SAME_MAX:
+                what = f"{type(action).__name__} was done {_SAME_MAX} times, and looking asks for it again"
+                raise Stopped("no-progress", what, hint=_UNDONE, details=tuple(map(describe, facts.hosts)))
+            self._try(facts, action, new=new)
 
-    def _try(self, facts: Facts, action: Action) -> None:
+    def _is_new(self, action: Action) -> bool:
+        """Whether the journal should tell it: a hold is told when its reason changes, figures aside."""
+        if not isinstance(action, Hold):
+            return True
+        former, self.memory.held_because = self.memory.held_because, _FIGURES.sub("#", action.reason)
+        return former != self.memory.held_because
+
+    def _waits_for_a_host(self, facts: Facts, action: Action) -> bool:
+        """A run that has begun does not end because a host cannot be reached for a moment."""
+        memory = self.memory
+        unseen = [h for h in facts.hosts if h.error and self.session.has_met(h.name)]
+        if not unseen:
+            memory.unseen_since_s = None
+        if not unseen or not isinstance(action, Refuse) or not self.session.acted or self.control.asked:
+            return False
+        if memory.unseen_since_s is None:
+            memory.unseen_since_s = time.monotonic()
+            self.sink.note(f"{unseen[0].error}; trying to reach {unseen[0].name} again for {_UNSEEN_S:.0f} s")
+        if time.monotonic() - memory.unseen_since_s > _UNSEEN_S:
+            return False
+        self.control.wait(_UNSEEN_PAUSE_S)
+        return True
+
+    def _try(self, facts: Facts, action: Action, *, new: bool) -> None:
         try:
             self.act(facts, action)
         except SnaprepError as error:
@@ -119,8 +147,12 @@ class Run:
             self.sink.note(f"{error.info.what}; trying again ({self.memory.failures} of {RETRIES})")
             self.control.wait(_RETRY_PAUSE_S * self.memory.failures)
         else:
-            self.memory.failures = 0
-            self.journal.append("outcome", action=type(action).__name__)
+            memory = self.memory
+            memory.failures = 0
+            memory.same_times = memory.same_times + 1 if about(action) == memory.same else 1
+            memory.same = about(action)
+            if new:
+                self.journal.append("outcome", action=type(action).__name__)
 
     def _tried_enough(self) -> bool:
         return self.memory.failures >= RETRIES or self.memory.failures_in_all >= RETRIES_IN_ALL
@@ -198,31 +230,10 @@ class Run:
 
     def _ship(self, context: Context, action: Seed | Round | Refresh) -> None:
         memory = self.memory
-        if isinstance(action, Seed):
-            shown = RoundReport(number=0, kind="full", expected_bytes=action.expected_bytes)
-            parcel = ship.Shipment(
-                sender=action.roles.source, receiver=action.roles.target, base=None, freeze=action.freeze, report=shown
-            )
-            state = RunState.SEEDING
-        elif isinstance(action, Round):
-            shown = RoundReport(number=action.number)
-            parcel = ship.Shipment(
-                sender=action.roles.source,
-                receiver=action.roles.target,
-                base=action.base,
-                freeze=action.freeze,
-                report=shown,
-            )
-            state = RunState.ROUND
-        else:
-            shown = RoundReport(number=len(memory.report.rounds) + 1, kind="refresh")
-            parcel = ship.Shipment(
-                sender=action.sender, receiver=action.receiver, base=action.base, freeze=False, report=shown
-            )
-            state = RunState.REFRESHING
-        base = action.base if not isinstance(action, Seed) else None
+        parcel = ship.parcel(action, len(memory.report.rounds) + 1)
+        base = parcel.base
         self._say(
-            state=state,
+            state=_STATES[type(action)],
             reason="",
             base=BaseReport(name=base.point.name, guid=base.point.guid) if base else None,
         )
@@ -292,19 +303,23 @@ class Run:
 
     def _poll(self, name: str, over: threading.Event) -> None:
         while not over.wait(_POLL_S):
-            with contextlib.suppress(SnaprepError):
-                self._obey(self.session.host(name).call("commands", {}, list[str], deadline_s=10))
+            self._hear(name)  # never reaches for a host anew: that is the loop's
             if self.control.asked:
                 self.interpreter.cancel()
 
     def _listen(self, facts: Facts) -> None:
         for host in facts.hosts:
             if not host.error:
-                with contextlib.suppress(SnaprepError):
-                    self._obey(self.session.host(host.name).call("commands", {}, list[str], deadline_s=10))
+                self._hear(host.name)
         history = self.memory.history
         if self.control.abort.is_set() and not history.abort:
             self.memory.history = replace(history, abort=True)
+
+    def _hear(self, name: str) -> None:
+        host = self.session.live(name)
+        if host is not None:
+            with contextlib.suppress(SnaprepError):
+                self._obey(host.call("commands", {}, list[str], deadline_s=10))
 
     def _obey(self, commands: list[str]) -> None:
         for command in commands:
@@ -318,7 +333,7 @@ class Run:
             elif word == "limit":
                 rate = int(value) or None
                 self.policy = replace(self.policy, limit_bytes_per_s=rate)
-                for host in self.session.hosts.values():
+                for host in filter(None, (self.session.live(h.name) for h in self.session.pair.hosts)):
                     host.call("limit", {"bytes_per_s": rate}, type(None), deadline_s=10)
                 self._say(limit_bytes_per_s=rate)
 
@@ -326,14 +341,13 @@ class Run:
 
     def _look(self, facts: Facts) -> None:
         roles = who(facts, self.policy.source)
-        known = not isinstance(roles, ErrorInfo)
         source = facts.host(roles.source) if not isinstance(roles, ErrorInfo) else None
         target = facts.host(roles.target) if not isinstance(roles, ErrorInfo) else None
         self._say(
             source=source.name if source else self.memory.report.source,
             target=target.name if target else self.memory.report.target,
             serving=serving(facts),
-            serves=source.name if known and source is not None and source.engine.server_up else None,
+            serves=source.name if source is not None and source.engine.server_up else None,
             source_free_bytes=source.volume.free_bytes if source and source.volume else None,
             target_free_bytes=target.volume.free_bytes if target and target.volume else None,
             pinned_bytes=source.live.pinned_bytes if source and source.live else None,
@@ -373,15 +387,7 @@ class Run:
 
     def failed(self, error: SnaprepError) -> Report:
         """The report of a run that an exception ended: who serves now is looked at once more."""
-        info = error.info
-        if not info.serving:
-            with contextlib.suppress(SnaprepError):
-                facts = observe(self.session)
-                opened = any(h.engine.state is EngineState.PRIMARY for h in facts.hosts)
-                # An error of storage or link has no safety state of its own: it follows from who serves.
-                code = info.exit_code if info.exit_code != 1 or info.id == "bug" or not opened else 10
-                info = replace(info, serving=serving(facts), exit_code=code)
-        return self._end(info)
+        return self._end(judge(self.session, error.info))
 
 
 def told(action: Action) -> dict[str, Any]:

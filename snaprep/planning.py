@@ -18,7 +18,7 @@ from snaprep.core.report import Fact, Forecast, Plan, PlanStep
 from snaprep.core.spec import Pair
 from snaprep.core.who import serving, who
 from snaprep.journal import Journal, earlier
-from snaprep.observe import observe
+from snaprep.observe import observe, opened
 from snaprep.session import Session
 
 _LINK_GUESS = 50e6  # bytes/s, to order the steps when the link could not be measured; never shown
@@ -28,7 +28,7 @@ _LOOK_S = 1.0  # between the two looks that tell how fast the database writes
 
 def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
     """What a rebuild would do. At most 64 MiB or 2 s of throw-away bytes are sent to measure the link."""
-    with Session.open(pair) as session:
+    with opened(pair) as session:
         facts = observe(session)
         roles = who(facts, policy.source)
         blank = Plan(pair=pair.name, engine=pair.hosts[0].engine, serving=serving(facts))
@@ -164,7 +164,7 @@ def _link_rate(session: Session, sink: Sink, source: str, target: str) -> float 
     try:
         session.lock("plan", "plan", ())
         session.link(source, target, f"plan-{time.time_ns()}", None)
-        outcome = Interpreter(session.hosts, sink.event).must(
+        outcome = Interpreter(session, sink.event).must(
             (
                 Step(host=target, op="probe_begin", args={"stream": stream}),
                 Step(host=source, op="probe_send", args={"stream": stream}, deadline_s=120),

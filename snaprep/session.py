@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Self
 
 from snaprep.agent.link import Way
 from snaprep.core.errors import Locked, SnaprepError
-from snaprep.core.model import RunInfo
+from snaprep.core.model import HostFacts, RunInfo
 from snaprep.core.spec import HostSpec, Pair, Reach
 from snaprep.host.base import Host
 from snaprep.host.link import Joint
@@ -23,12 +24,17 @@ from snaprep.host.ssh import SshHost
 
 _CONFIGURE_S = 20.0
 _LOCK_S = 20.0
-_LOCK_AGAIN_S = 40.0
+_LOCK_AGAIN_S = 95.0  # an agent behind a dead link lives for 60 s of silence, and then 30 s to put things back
+_TRY_AGAIN_S = 2.0  # between two tries to reach a host that was lost
 _JOURNAL_COPY_CHARS = 4 << 20
 
 
 class Session:
-    """Agents on the hosts that can be reached. `lost` tells of the others."""
+    """Agents on the hosts that can be reached. `lost` tells of the others.
+
+    A host that was reached once and is lost is tried again whenever it is asked for; one that never was, is not: then
+    nothing was begun there, and who waits should hear of it at once.
+    """
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
@@ -37,7 +43,11 @@ class Session:
         self._joint: Joint | None = None
         self._held: RunInfo | None = None
         self._databases: frozenset[str] = frozenset()
-        self._ways: dict[tuple[str, str], tuple[int, int]] = {}
+        self.acted = False  # something was asked to change
+        self._ways: dict[tuple[str, str], tuple[Host, Host]] = {}
+        self._reaching = {spec.name: threading.RLock() for spec in pair.hosts}
+        self._tried_s: dict[str, float] = {}  # when a host was last tried to be reached
+        self._met: set[str] = set()
 
     @classmethod
     def open(cls, pair: Pair) -> Self:
@@ -57,12 +67,14 @@ class Session:
         wanted = list(names)
         with ThreadPoolExecutor(2) as pool:
             for name, host in zip(wanted, pool.map(self._try, wanted), strict=True):
+                self._tried_s[name] = time.monotonic()
                 if isinstance(host, SnaprepError):
                     self.lost[name] = host
                     self.hosts.pop(name, None)
                 else:
                     self.lost.pop(name, None)
                     self.hosts[name] = host
+                    self._met.add(name)
 
     def _try(self, name: str) -> Host | SnaprepError:
         spec, way = self.pair.host(name), self.pair.reach_of(name)
@@ -73,13 +85,36 @@ class Session:
         return host
 
     def host(self, name: str) -> Host:
-        """The agent there. Raises why there is none."""
-        if name in self.hosts and not self.hosts[name].alive:
-            self.connect([name])
+        """The agent there; a new one, with the run's locks, where it was lost. Raises why there is none."""
+        with self._reaching[name]:
+            host = self.hosts.get(name)
+            if host is not None and not host.alive:
+                _close(host)  # what is left of it would keep the lock
+                self._reach_again(name)
+            elif host is None and self.has_met(name) and time.monotonic() - self._tried_s[name] > _TRY_AGAIN_S:
+                self._reach_again(name)
+            if name in self.lost:
+                raise self.lost[name]
+            return self.hosts[name]
+
+    def has_met(self, name: str) -> bool:
+        """Whether this host was ever reached in this session."""
+        return name in self._met
+
+    def live(self, name: str) -> Host | None:
+        """The agent there if it lives, without reaching for it: for who must not wait."""
+        host = self.hosts.get(name)
+        return host if host is not None and host.alive else None
+
+    def _reach_again(self, name: str) -> None:
+        """A host whose lock is not to be had is no use: it counts as lost."""
+        self.connect([name])
+        try:
             self._lock_again(name)
-        if name in self.lost:
-            raise self.lost[name]
-        return self.hosts[name]
+        except SnaprepError as error:
+            if (host := self.hosts.pop(name, None)) is not None:
+                _close(host)
+            self.lost[name] = error
 
     def need_all(self) -> None:
         """Raises HostUnreachable for the first host that cannot be reached."""
@@ -106,9 +141,14 @@ class Session:
             try:
                 return self._lock(name, self.hosts[name])
             except Locked:
-                if time.monotonic() > ends_s:
+                if time.monotonic() > ends_s or self._held_by_others(name):
                     raise
                 time.sleep(0.5)
+
+    def _held_by_others(self, name: str) -> bool:
+        """Another run took the pair while this one's agent was gone; no name is told while a lock changes hands."""
+        by = self.hosts[name].call("observe", {}, HostFacts, deadline_s=40).held_by
+        return by is not None and self._held is not None and by.run not in ("", self._held.run)
 
     def link(self, sender: str, receiver: str, run: str, limit_bytes_per_s: int | None) -> None:
         """Open the way for streams from sender to receiver, once a session and direction."""
@@ -117,8 +157,8 @@ class Session:
         if self.pair.relay:
             self._join(sender, receiver, run)
             return
-        way = (id(source), id(target))
-        if self._ways.get((sender, receiver)) != way:
+        known = self._ways.get((sender, receiver))
+        if known is None or known[0] is not source or known[1] is not target:
             public = source.call("link_key", {"run": run}, str, deadline_s=30)
             user = target.call("link_listen", {"run": run, "public_key": public}, str, deadline_s=30)
             reach = self.pair.reach_of(receiver)
@@ -130,7 +170,7 @@ class Session:
                 host_keys=(target.host_key,),
             )
             source.call("link_aim", {"way": aim}, type(None), deadline_s=30)
-            self._ways[sender, receiver] = way
+            self._ways[sender, receiver] = (source, target)
 
     def _join(self, sender: str, receiver: str, run: str) -> None:
         """Join the two hosts through here, for one stream."""
@@ -156,7 +196,7 @@ class Session:
         if self._joint is not None:
             self._joint.close()
         with ThreadPoolExecutor(2) as pool:
-            for host in self.hosts.values():
+            for host in list(self.hosts.values()):
                 pool.submit(_close, host)
         self.hosts = {}
 

@@ -9,16 +9,15 @@ from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import REPLICA_STATES, EngineState, Facts, HostFacts, ImageRole, Policy, recv_name
 from snaprep.core.report import BaseReport, HostStatus, Kept, Status
 from snaprep.core.spec import Pair
-from snaprep.core.who import describe, may_serve, serving, who
+from snaprep.core.who import describe, may_serve, serving, takes_sessions, who
 from snaprep.journal import Entry, Journal
-from snaprep.observe import observe
-from snaprep.session import Session
+from snaprep.observe import observe, opened
 
 
 def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
     """How the pair stands: who serves, whether the replica is attached, what the last run did."""
     del sink
-    with Session.open(pair) as session:
+    with opened(pair) as session:
         facts = observe(session)
     journal = Journal.open(pair.name)
     reading = journal.read()
@@ -27,19 +26,21 @@ def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
     target = facts.host(roles.target) if not isinstance(roles, ErrorInfo) else None
     base = newest_base(source, target)
     last = _last_run(reading.entries)
-    open_hosts = [h.name for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
+    if any(h.held_by is not None and h.held_by.run == last[0] for h in facts.hosts):
+        last = (last[0], last[1], "running")
+    open_hosts = [h.name for h in facts.hosts if takes_sessions(h)]
     error = _alarm(facts)
     return Status(
         pair=pair.name,
         serves=open_hosts[0] if len(open_hosts) == 1 else None,
         serving=serving(facts),
-        hosts=tuple(_host_status(h) for h in facts.hosts),
+        hosts=tuple(_host_status(h, max(x.claimed_generation for x in facts.hosts)) for h in facts.hosts),
         base=base,
         replication=_replication(source, target),
         last_run=last[0],
         last_verb=last[1],
         last_state=last[2],
-        resumable=last[2] not in ("", "done", "aborted"),
+        resumable=last[1] in ("rebuild", "resume", "refresh") and last[2] in ("stopped", "failed", "killed"),
         warnings=(*_warnings(facts), *reading.damaged),
         kept=tuple(
             Kept(host=i.host, name=i.image, why="set aside; `snaprep clean --isolated` removes it")
@@ -71,8 +72,8 @@ def _alarm(facts: Facts) -> ErrorInfo | None:
                 hint="snaprep abort opens it",
                 exit_code=21,
             )
-    opened = [h for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
-    if len(opened) > 1:
+    taking = [h for h in facts.hosts if takes_sessions(h)]
+    if len(taking) > 1:
         return ErrorInfo(
             id="two-primaries",
             what="both hosts take sessions: they write different histories",
@@ -84,7 +85,7 @@ def _alarm(facts: Facts) -> ErrorInfo | None:
     reachable = [h for h in facts.hosts if not h.error]
     if not reachable:
         return ErrorInfo(id="host-unreachable", what=facts.hosts[0].error, serving="not known", exit_code=30)
-    if not opened and not any(_idle(h) for h in facts.hosts):
+    if not taking and not any(_idle(h) for h in facts.hosts):
         return ErrorInfo(
             id="nobody-serves",
             what="no host of this pair serves, as far as can be seen",
@@ -124,13 +125,14 @@ def _replication(source: HostFacts | None, target: HostFacts | None) -> str:
     return f"none: {target.name} is no replica of {source.name}"
 
 
-def _host_status(host: HostFacts) -> HostStatus:
+def _host_status(host: HostFacts, newest: int) -> HostStatus:
+    """`newest` is the newest generation that either host claims: an older primary is none any more."""
     role = "replica" if host.live is not None and host.live.properties.get("serves") == "replica" else "other"
     if host.engine.state in REPLICA_STATES:
         role = "replica"
-    elif host.claims_primary or host.engine.state is EngineState.PRIMARY:
+    elif takes_sessions(host) or (host.claims_primary and host.claimed_generation == newest):
         role = "primary"
-    newest = host.live.newest if host.live else None
+    point = host.live.newest if host.live else None
     return HostStatus(
         name=host.name,
         role="unknown" if host.error else role,  # type: ignore[arg-type]
@@ -141,7 +143,7 @@ def _host_status(host: HostFacts) -> HostStatus:
         server_up=host.engine.server_up,
         dataset=host.live_name,
         mounted_at=(host.live.mounted_at or "") if host.live else "",
-        newest=newest.name if newest else "",
+        newest=point.name if point else "",
         store_health=host.volume.store_health if host.volume else "",
         free_bytes=host.volume.free_bytes if host.volume else None,
         pinned_bytes=host.live.pinned_bytes if host.live else None,

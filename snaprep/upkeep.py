@@ -19,10 +19,15 @@ from snaprep.core.spec import Pair
 from snaprep.core.who import serving, who
 from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal
-from snaprep.observe import observe
+from snaprep.observe import judge, observe, opened
 from snaprep.session import Session
 
 _POST_S = 15.0
+_LISTEN = {  # the verbs whose runs obey a command
+    "abort": ("rebuild", "resume", "refresh", "takeover"),
+    "cutover": ("rebuild", "resume"),
+    "limit": ("rebuild", "resume", "refresh"),
+}
 
 
 def command(
@@ -33,28 +38,32 @@ def command(
     `abort` without a live run puts back what a dead one has left.
     """
     del policy  # the live run has its own
-    with Session.open(pair) as session:
+    with opened(pair) as session:
         words = command if value is None else f"{command} {value}"
-        reached = [
-            name
-            for name, host in session.hosts.items()
-            if host.call("post", {"command": words}, bool, deadline_s=_POST_S)
-        ]
         facts = observe(session)
+        reached = [
+            h.name
+            for h in facts.hosts
+            if h.held_by is not None
+            and h.held_by.verb in _LISTEN[command]
+            and session.host(h.name).call("post", {"command": words}, bool, deadline_s=_POST_S)
+        ]
         report = Report(pair=pair.name, verb=command, state=RunState.DONE, serving=serving(facts))
         if reached:
             return replace(report, notes=(f"the run that holds {' and '.join(reached)} was told: {words}",))
+        held = next((h.held_by for h in facts.hosts if h.held_by is not None), None)
+        if held is not None:
+            what = f"{held.verb} by {held.operator} holds the pair (run {held.run}); it does not listen to `{command}`"
+            raise CheckFailed("no-run", what, hint="wait until it is over: `snaprep status` shows it")
         if command != "abort":
-            raise CheckFailed(
-                "no-run", "no run of this pair is on its way", serving=serving(facts), hint="`snaprep rebuild --hold`"
-            )
+            raise CheckFailed("no-run", "no run of this pair is on its way", hint="`snaprep rebuild --hold`")
         return _put_back(session, facts, sink, report)
 
 
 def _put_back(session: Session, facts: Facts, sink: Sink, report: Report) -> Report:
     """Open what is gated or frozen, drop what was half received, take back keys that were left."""
     session.lock("abort", "abort", [h.name for h in session.pair.hosts if h.name in session.hosts])
-    interpreter = Interpreter(session.hosts, sink.event)
+    interpreter = Interpreter(session, sink.event)
     notes = []
     for host in facts.hosts:
         if host.error:
@@ -79,7 +88,7 @@ def _context(session: Session, policy: Policy, sink: Sink, facts: Facts) -> Cont
         policy=policy,
         session=session,
         engine=derby_recipe,
-        interpreter=Interpreter(session.hosts, sink.event),
+        interpreter=Interpreter(session, sink.event),
         facts=facts,
         run="upkeep",
         number=lambda: 0,
@@ -97,7 +106,7 @@ def _roles(facts: Facts, policy: Policy) -> Roles:
 
 def verify(pair: Pair, policy: Policy, sink: Sink, *, deep: bool) -> Report:
     """Prove that the replica is attached and shares a point with its source; `deep` reads every row at that point."""
-    with Session.open(pair) as session:
+    with opened(pair) as session:
         session.need_all()
         facts = observe(session)
         report = Report(pair=pair.name, verb="verify", state=RunState.DONE, serving=serving(facts))
@@ -109,7 +118,7 @@ def verify(pair: Pair, policy: Policy, sink: Sink, *, deep: bool) -> Report:
                 session.lock("verify", "verify", ())
                 proven = (*proven, *_compare(context, roles))
         except SnaprepError as error:
-            info = replace(error.info, serving=error.info.serving or serving(facts))
+            info = judge(session, error.info)
             return replace(report, state=RunState.FAILED, error=info, hint=info.hint)
         return replace(report, source=roles.source, target=roles.target, serves=roles.source, verified=proven)
 
@@ -138,7 +147,7 @@ def _name(item: keep.OnHost) -> str:
 
 def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], dry_run: bool) -> Report:
     """Remove what runs have left and nobody needs; images that were set aside only when they are named."""
-    with Session.open(pair) as session:
+    with opened(pair) as session:
         session.need_all()
         facts = observe(session)
         roles = _roles(facts, policy)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from snaprep.act.interpreter import Interpreter
-from snaprep.core.model import Facts, Policy
-from snaprep.core.report import RoundReport
+from snaprep.core.model import Facts, History, Policy
+from snaprep.core.report import Report, RoundReport
 from snaprep.core.spec import Pair
 from snaprep.engines.base import EngineRecipe
 from snaprep.session import Session
@@ -31,3 +31,19 @@ class Context:
     def point_name(self) -> str:
         """A snapshot name: ours by its prefix, never used before."""
         return f"snaprep-{self.pair.name}-{self.run}-{self.number():03d}"
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the loop keeps between two actions."""
+
+    history: History
+    report: Report
+    taken_s: float | None = None  # the sender's clock at this run's newest snapshot
+    numbers: int = 0
+    failures: int = 0  # in a row
+    failures_in_all: int = 0
+    unseen_since_s: float | None = None  # a host that was reached before cannot be reached
+    held_because: str = ""  # the reason that the journal knows
+    same: tuple[object, ...] = ()  # what the last action was about, and how often in a row it succeeded
+    same_times: int = 0

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 from snaprep.act.context import Context
 from snaprep.act.interpreter import Outcome
 from snaprep.act.ship import send_flags, tuning
 from snaprep.core.action import Cutover
-from snaprep.core.errors import ErrorInfo, NobodyServes, from_info
-from snaprep.core.model import CutoverTried, recv_name
+from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, from_info
+from snaprep.core.model import CutoverTried, HostFacts, recv_name
 from snaprep.core.recipe import Recipe, Step, undo_of
 from snaprep.core.report import CutoverReport
+from snaprep.core.who import takes_sessions
 from snaprep.engines.base import CutoverPlan
+
+_AFTER_LEASE_S = 20.0  # the guard opens when the lease is over; a boot that rolls work back takes its time
+_LOOK_AGAIN_S = 1.0
 
 
 def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverReport]:
@@ -29,7 +35,7 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
         context.interpreter.run(holds(plan))
     else:
         context.interpreter.run(undo_of(ready))
-        _raise_if_closed(context, action, outcome)
+        _raise_if_closed(context, action, outcome, plan.lease_ms / 1000 + _AFTER_LEASE_S)
     tried = CutoverTried(
         ok=error is None,
         predicted_p50_ms=action.p50_ms,
@@ -55,20 +61,40 @@ def holds(plan: CutoverPlan) -> Recipe:
     )
 
 
-def _raise_if_closed(context: Context, action: Cutover, outcome: Outcome) -> None:
-    failed = [s for h, s in outcome.undone if h == action.roles.source and s.op == "gate_open" and s.error]
+def _raise_if_closed(context: Context, action: Cutover, outcome: Outcome, within_s: float) -> None:
+    """Nothing to raise once the source is open: by the undo, by the guard when the lease was over, or by one more try.
+
+    An agent or a link that was lost leaves the undo without an answer; the source is reached anew and looked at.
+    """
+    source = action.roles.source
+    failed = [s.error for h, s in outcome.undone if h == source and s.op == "gate_open" and s.error]
     if not failed or any(s.op == "gate_open" and s.error is None for _, s in outcome.undone):
         return
-    last = context.interpreter.run((Step(host=action.roles.source, op="gate_open", deadline_s=90),))
-    if last.error is None:
-        return
+    why, until_s = failed[-1], time.monotonic() + within_s
+    while True:
+        if _is_open(context, source):
+            return
+        tried = context.interpreter.run((Step(host=source, op="gate_open", deadline_s=30),))
+        if tried.error is None:
+            return
+        why = tried.error
+        if time.monotonic() > until_s:
+            break
+        time.sleep(_LOOK_AGAIN_S)
     cause = outcome.error or ErrorInfo("cutover-failed", "the cutover failed")
     raise NobodyServes(
         "gate-left-closed",
-        f"{cause.what}; opening {action.roles.source} again failed too: {last.error.what}",
-        serving=f"nobody serves, as far as can be seen; the guard on {action.roles.source} goes on trying",
-        hint=f"`snaprep abort` tries again; if that fails, restart the Derby server on {action.roles.source} first",
+        f"{cause.what}; opening {source} again failed too: {why.what}",
+        serving=f"nobody serves, as far as can be seen; the guard on {source} goes on trying",
+        hint=f"`snaprep abort` tries again; if that fails, restart the Derby server on {source} first",
     ) from from_info(cause)
+
+
+def _is_open(context: Context, name: str) -> bool:
+    try:
+        return takes_sessions(context.session.host(name).call("observe", {}, HostFacts, deadline_s=40))
+    except SnaprepError:
+        return False
 
 
 def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:

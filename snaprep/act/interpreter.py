@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
 from snaprep.core.perform import Performed, StepCall, StepDone, to_call, undo_calls
@@ -19,6 +19,14 @@ from snaprep.host.base import Host, Pending
 
 _ANSWER_S = 20.0  # what a call may take beyond its steps' own deadlines
 OnEvent = Callable[[Mapping[str, Any]], None]
+
+
+class Agents(Protocol):
+    """Where the interpreter finds hosts; a `Session`. `acted` tells that something was asked to change."""
+
+    acted: bool
+
+    def host(self, name: str, /) -> Host: ...
 
 
 @dataclass(slots=True)
@@ -31,21 +39,21 @@ class Outcome:
     error: ErrorInfo | None = None
 
     def took_ms(self, first: str, last: str) -> float:
-        """From the beginning of one step to the end of another, on one host's clock; 0 when either did not run."""
-        began = next((s.began_s for _, s in self.done if s.key == first), None)
-        ended = next((s.ended_s for _, s in self.done + self.undone if s.key == last), None)
-        return 1000 * (ended - began) if began is not None and ended is not None else 0.0
-
-    @property
-    def undo_failed(self) -> ErrorInfo | None:
-        return next((s.error for _, s in self.undone if s.error), None)
+        """From the beginning of one step to the end of another, on one host's clock; 0 when either did not succeed."""
+        began = next((s.began_s for _, s in self.done if s.key == first and s.error is None), None)
+        ended = next((s.ended_s for _, s in self.done + self.undone if s.key == last and s.error is None), None)
+        return max(0.0, 1000 * (ended - began)) if began is not None and ended is not None else 0.0
 
 
 class Interpreter:
-    """Runs recipes on live hosts. `on_event` hears of every step and of the bytes under way."""
+    """Runs recipes on live hosts. `on_event` hears of every step and of the bytes under way.
 
-    def __init__(self, hosts: Mapping[str, Host], on_event: OnEvent) -> None:
-        self._hosts = hosts
+    A recipe keeps the agents that it began with: what a new one would go on with, the former one's guard has ended
+    (a gate that was closed is open by then). Only an undo may reach a host anew.
+    """
+
+    def __init__(self, agents: Agents, on_event: OnEvent) -> None:
+        self._agents = agents
         self._on_event = on_event
         self._pending: Pending[Performed] | None = None
 
@@ -53,6 +61,7 @@ class Interpreter:
         """Run to the end or to the first failure. `stop` is asked between calls."""
         outcome = Outcome()
         finished: list[tuple[str, list[StepCall]]] = []
+        begun: dict[str, Host] = {}
         for group in calls(recipe):
             host = group[0].host
             wire = [to_call(step, outcome.results) for step in group]
@@ -60,8 +69,14 @@ class Interpreter:
                 outcome.error = ErrorInfo("stopped", "stopped as asked", exit_code=10)
                 break
             try:
+                agent = begun[host] if host in begun else self._agents.host(host)
+            except SnaprepError as error:
+                outcome.error = error.info
+                break
+            begun[host] = agent
+            try:
                 performed = self._perform(
-                    host, wire, interruptible=all(s.may_interrupt and not s.blocks for s in group)
+                    agent, host, wire, interruptible=all(s.may_interrupt and not s.blocks for s in group)
                 )
             except SnaprepError as error:
                 outcome.error = error.info
@@ -90,10 +105,11 @@ class Interpreter:
         if pending is not None:
             pending.cancel()
 
-    def _perform(self, host: str, steps: list[StepCall], *, interruptible: bool) -> Performed:
+    def _perform(self, agent: Host, host: str, steps: list[StepCall], *, interruptible: bool) -> Performed:
+        self._agents.acted = True
         deadline_s = sum(s.deadline_s for s in steps) + _ANSWER_S
         self._on_event({"event": "steps", "host": host, "steps": [s.key for s in steps]})
-        pending = self._hosts[host].begin(
+        pending = agent.begin(
             "perform",
             {"steps": steps},
             Performed,
@@ -142,7 +158,7 @@ class Interpreter:
         """Each undo in a call of its own, so that one that fails does not keep the next from running."""
         for step in undo:
             try:
-                performed = self._perform(host, [step], interruptible=False)
+                performed = self._perform(self._agents.host(host), host, [step], interruptible=False)
                 outcome.undone += [(host, s) for s in performed.done]
             except SnaprepError as error:
                 outcome.undone.append((host, StepDone(step.key, step.op, 0, 0, None, error.info)))

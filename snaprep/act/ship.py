@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from snaprep.act.context import Context
+from snaprep.core.action import Refresh, Round, Seed
 from snaprep.core.errors import from_info
 from snaprep.core.lineage import Base
-from snaprep.core.model import ImageRole, RoundDone, recv_name
+from snaprep.core.model import RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
 from snaprep.core.report import RoundReport
 from snaprep.core.volume import VolumeFacts
@@ -25,6 +26,20 @@ class Shipment:
     base: Base | None
     freeze: bool
     report: RoundReport
+
+
+def parcel(action: Seed | Round | Refresh, number: int) -> Shipment:
+    """What an action ships. `number` counts what this run has shipped, for a refresh."""
+    if isinstance(action, Refresh):
+        shown = RoundReport(number=number, kind="refresh")
+        return Shipment(sender=action.sender, receiver=action.receiver, base=action.base, freeze=False, report=shown)
+    if isinstance(action, Seed):
+        base, shown = None, RoundReport(number=0, kind="full", expected_bytes=action.expected_bytes)
+    else:
+        base, shown = action.base, RoundReport(number=action.number)
+    return Shipment(
+        sender=action.roles.source, receiver=action.roles.target, base=base, freeze=action.freeze, report=shown
+    )
 
 
 def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[RoundDone, float]:
@@ -146,6 +161,3 @@ def send_flags(context: Context) -> tuple[str, ...]:
         for f, cap in (("-L", "large_blocks"), ("-c", "compressed"), ("-e", "embedded"))
         if cap in first.caps & second.caps
     )
-
-
-__all__ = ["ImageRole", "Shipment", "recipe", "send_flags", "ship"]

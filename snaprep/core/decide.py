@@ -40,7 +40,7 @@ from snaprep.core.model import (
 )
 from snaprep.core.refusals import error, foreign, not_converging, primary_answers
 from snaprep.core.volume import Image
-from snaprep.core.who import describe, who
+from snaprep.core.who import describe, stands_apart, who
 
 PREPARE_S = 1.0  # what is made ready before the gate closes takes this long, and writers write meanwhile
 EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
@@ -298,12 +298,14 @@ def decide_takeover(
     if target is not None and target not in [h.name for h in facts.hosts]:
         return Refuse(error=error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
     reachable = [h for h in facts.hosts if not h.error]
-    answering = [h for h in reachable if h.engine.state in OPEN_STATES or _idle_primary(h)]
+    answering = [h for h in reachable if _answers(h) or _idle_primary(h)]
     if history.settled and answering:
         return Done(serving=answering[0].name)
-    halfway = [h for h in answering if not h.claims_primary and h.live is not None and h.live.properties.get("serves")]
-    if answering and (len(answering) > 1 or not halfway):
+    halfway = [h for h in reachable if _promoted_halfway(h)]
+    if any(h not in halfway for h in answering) or len(answering) > 1:
         return Refuse(error=primary_answers(facts, answering[0]))
+    if history.abort and not halfway:
+        return Refuse(error=error("aborted", 11, "the run was ended as asked; nothing was taken over", facts))
     candidates = halfway or [h for h in reachable if _could_serve(h) and target in (None, h.name)]
     if not candidates:
         what = "no reachable host holds a copy of this pair that could serve"
@@ -319,6 +321,17 @@ def decide_takeover(
         )
     generation = max(h.claimed_generation for h in facts.hosts) + (0 if best.claims_primary else 1)
     return TakeOver(target=best.name, generation=generation, from_state=str(best.engine.state))
+
+
+def _answers(host: HostFacts) -> bool:
+    """Open where clients look. What is open elsewhere serves nobody."""
+    return host.engine.state in OPEN_STATES and not stands_apart(host)
+
+
+def _promoted_halfway(host: HostFacts) -> bool:
+    """A take-over died here: open, and not yet marked as the primary or not yet where clients look."""
+    marked = host.live is not None and bool(host.live.properties.get("serves"))
+    return marked and host.engine.state in OPEN_STATES and (not host.claims_primary or stands_apart(host))
 
 
 def _idle_primary(host: HostFacts) -> bool:
@@ -345,30 +358,35 @@ def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
     if isinstance(roles, ErrorInfo):
         return Refuse(error=roles)
     source, target = facts.host(roles.source), facts.host(roles.target)
+    if history.abort:
+        return Refuse(error=error("aborted", 11, "the refresh was ended as asked", facts))
     if action := _cannot_start(facts, source, target):
         return action
     if not attached(source, target):
         what = f"{target.name} is not a running replica of {source.name}"
         return Refuse(error=error("no-replica", 3, what, facts, "`snaprep rebuild` makes it one"))
     for sender, receiver in ((source, target), (target, source)):
-        if (sender.name, receiver.name) in history.refreshed:
-            continue
-        assert sender.volume is not None
-        assert receiver.volume is not None
-        assert sender.live is not None
-        base = lineage.common_base(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
-        if base is None:
-            what = f"{sender.name} and {receiver.name} share no snapshot"
-            return Refuse(error=error("no-common-base", 3, what, facts, "`snaprep rebuild` makes a new one"))
-        recv = receiver.recv
-        if recv is not None and not base.continues:
-            if recv.role is ImageRole.FOREIGN:
-                return Refuse(error=foreign(facts, receiver, recv))
-            aside = free_name(receiver, f"{receiver.live_name}.{'old' if recv.ours else 'isolated-recv'}")
-            why = "its history parts from what is sent now"
-            there = Roles(source=sender.name, target=receiver.name, generation=roles.generation)
-            return SetAside(roles=there, image=recv.name, to=aside, why=why)
-        return Refresh(sender=sender.name, receiver=receiver.name, base=base)
+        if (sender.name, receiver.name) not in history.refreshed:
+            return _refresh_one_way(facts, Roles(source=sender.name, target=receiver.name, generation=roles.generation))
     if not history.settled:
         return Settle(roles=roles)
     return Done(serving=roles.source, replica=roles.target)
+
+
+def _refresh_one_way(facts: Facts, way: Roles) -> Action:
+    """An increment from `way.source` to `way.target`, or what has to step aside for it first."""
+    sender, receiver = facts.host(way.source), facts.host(way.target)
+    assert sender.volume is not None
+    assert receiver.volume is not None
+    assert sender.live is not None
+    base = lineage.common_base(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
+    if base is None:
+        what = f"{sender.name} and {receiver.name} share no snapshot"
+        return Refuse(error=error("no-common-base", 3, what, facts, "`snaprep rebuild` makes a new one"))
+    recv = receiver.recv
+    if recv is None or base.continues:
+        return Refresh(sender=sender.name, receiver=receiver.name, base=base)
+    if recv.role is ImageRole.FOREIGN:
+        return Refuse(error=foreign(facts, receiver, recv))
+    aside = free_name(receiver, f"{receiver.live_name}.{'old' if recv.ours else 'isolated-recv'}")
+    return SetAside(roles=way, image=recv.name, to=aside, why="its history parts from what is sent now")

@@ -205,7 +205,6 @@ class History:
     cutovers: tuple[CutoverTried, ...] = ()
     now_s: float = 0.0  # monotonic, the operator's
     last_round_end_s: float | None = None
-    held_since_s: float | None = None
     waiting_since_s: float | None = None  # for old transactions
     release: bool = False  # `snaprep cutover` was said
     abort: bool = False

@@ -1,7 +1,8 @@
-"""The errors with which `decide` refuses: what happened, who serves, what to do."""
+"""The errors with which `decide` refuses: what happened, who serves, what to do; and what counts as a repetition."""
 
 from __future__ import annotations
 
+from snaprep.core.action import Action, Adopt, GiveUp, Reopen, SetAside, TakeOver
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import Trend
 from snaprep.core.model import EngineState, Facts, HostFacts, Policy
@@ -37,3 +38,16 @@ def primary_answers(facts: Facts, host: HostFacts) -> ErrorInfo:
     else:
         hint = "nothing has to be taken over; to change sides on purpose, stop the primary's server first"
     return error("primary-answers", 3, f"{host.name} answers as primary", facts, hint)
+
+
+def about(action: Action) -> tuple[object, ...]:
+    """What makes two actions the same one, where doing it again and again would lead nowhere; empty elsewhere."""
+    match action:
+        case Adopt(roles=roles) | GiveUp(roles=roles):
+            return (type(action), roles)
+        case SetAside(image=image, roles=roles):
+            return (type(action), roles.target, image)
+        case Reopen(host=name) | TakeOver(target=name):
+            return (type(action), name)
+        case _:
+            return ()

@@ -6,6 +6,8 @@ positions, and the operator's `--source` decides.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from snaprep.core.action import Roles
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import OPEN_STATES, REPLICA_STATES, EngineState, Facts, HostFacts
@@ -27,7 +29,7 @@ def who(facts: Facts, wished_source: str | None = None) -> Roles | ErrorInfo:
         )
     if len(candidates) == 1:
         return _roles(facts, candidates[0].name)
-    opened = [h for h in candidates if h.engine.state in OPEN_STATES]
+    opened = [h for h in candidates if h.engine.state in OPEN_STATES and not stands_apart(h)]
     newest = max(h.claimed_generation for h in candidates)
     leading = [h for h in candidates if h.claimed_generation == newest and (h.claims_primary or newest == 0)]
     if len(opened) == 1 and (opened == leading or not leading):
@@ -44,11 +46,38 @@ def who(facts: Facts, wished_source: str | None = None) -> Roles | ErrorInfo:
     )
 
 
+def stands_apart(host: HostFacts) -> bool:
+    """Its image is mounted, but not where clients look: what is open there no client finds.
+
+    A take-over that died between its promotion and its mount leaves a copy so.
+    """
+    at = host.live.mounted_at if host.live else None
+    return at is not None and not host.stands_at_path
+
+
+def takes_sessions(host: HostFacts) -> bool:
+    """Open, and where clients look."""
+    return host.engine.state is EngineState.PRIMARY and not stands_apart(host)
+
+
+def servers(facts: Facts) -> tuple[str, ...]:
+    """The hosts that serve: those that take sessions; else the one whose first session would open the database."""
+    takes = tuple(h.name for h in facts.hosts if takes_sessions(h))
+    if takes or any(_halted(h) for h in facts.hosts):
+        return takes
+    idle = [h for h in facts.hosts if h.engine.state is EngineState.CLOSED and h.engine.server_up and may_serve(h)]
+    return (idle[0].name,) if len(idle) == 1 and idle[0].stands_at_path else ()
+
+
+def _halted(host: HostFacts) -> bool:
+    return host.engine.state in (EngineState.GATED, EngineState.FROZEN) and not stands_apart(host)
+
+
 def may_serve(host: HostFacts) -> bool:
     """Open for sessions, or closed and not known to be a copy."""
     if host.engine.state in REPLICA_STATES:
         return False
-    if host.engine.state in OPEN_STATES:
+    if host.engine.state in OPEN_STATES and not stands_apart(host):
         return True
     if not host.has_database:
         return False
@@ -57,17 +86,38 @@ def may_serve(host: HostFacts) -> bool:
 
 def serving(facts: Facts) -> str:
     """One sentence on who serves now, for every error and report."""
-    takes = [h.name for h in facts.hosts if h.engine.state is EngineState.PRIMARY]
-    if takes:
-        return f"{' and '.join(takes)} serves" if len(takes) == 1 else f"{' and '.join(takes)} both take sessions"
-    halted = [h for h in facts.hosts if h.engine.state in (EngineState.GATED, EngineState.FROZEN)]
+    names = servers(facts)
+    if len(names) > 1:
+        return f"{' and '.join(names)} both take sessions"
+    if names and takes_sessions(facts.host(names[0])):
+        return f"{names[0]} serves"
+    if names:
+        return f"{names[0]} serves (idle: the first session opens the database)"
+    halted = [h for h in facts.hosts if _halted(h)]
     if halted:
         return f"nobody serves: {halted[0].name} is {halted[0].engine.state}"
-    idle = [h for h in facts.hosts if h.engine.state is EngineState.CLOSED and h.engine.server_up and may_serve(h)]
-    if len(idle) == 1 and idle[0].stands_at_path:
-        return f"{idle[0].name} serves (idle: the first session opens the database)"
     unseen = [h.name for h in facts.hosts if h.error]
     return "nobody serves, as far as can be seen" + (f"; {unseen[0]} cannot be reached" if unseen else "")
+
+
+_STANDS = frozenset({2, 30, 75})  # usage, a host out of reach, a lock: true whoever serves
+_NOBODY = 21
+
+
+def judged(info: ErrorInfo, facts: Facts, *, acted: bool) -> ErrorInfo:
+    """An error with who serves in it, and with the code of the safety state that was found.
+
+    Once something was done, an error of storage, link or engine means: stopped, if somebody serves; else nobody does,
+    whatever the error thought. `CheckFailed` and `Stale` promise that nothing was touched, so they do not outlive that.
+    """
+    code, served = info.exit_code, bool(servers(facts))
+    if acted and not served and code not in _STANDS:
+        return replace(info, serving=serving(facts), exit_code=_NOBODY)
+    if acted and served and code in (1, 3, 4) and info.id != "bug":
+        code = 10
+    elif served and code == _NOBODY:
+        return replace(info, serving=serving(facts), exit_code=20)
+    return replace(info, serving=info.serving or serving(facts), exit_code=code)
 
 
 def describe(host: HostFacts) -> str:

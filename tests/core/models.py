@@ -24,7 +24,6 @@ from snaprep.core.action import (
 )
 from snaprep.core.model import Facts, Policy
 from snaprep.core.recipe import Recipe, Step
-from snaprep.core.report import RoundReport
 from snaprep.core.spec import DerbySpec, HostSpec, Pair, Reach
 from snaprep.core.volume import ImageRole
 from snaprep.core.world import Content, HostState, ImageState, Load, World
@@ -81,7 +80,7 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
     there = context(facts, policy, name.rsplit("-", 1)[0].removeprefix("snaprep-model-"))
     there = replace(there, number=lambda: int(name.rsplit("-", 1)[1]))
     if isinstance(action, Seed | Round | Refresh):
-        parcel = shipment(action)
+        parcel = ship.parcel(action, 1)
         return ship.recipe(there, parcel, there.point_name()), ship.former(there, parcel)
     if isinstance(action, Cutover):
         plan = cutover.cutover_plan(there, action)
@@ -89,22 +88,6 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
     if isinstance(action, TakeOver):
         return (derby.take_over(takeover.take_over_plan(there, action)),)
     return tuple((s,) for s in _plain(action, facts))
-
-
-def shipment(action: Seed | Round | Refresh) -> ship.Shipment:
-    if isinstance(action, Refresh):
-        report = RoundReport(number=1, kind="refresh")
-        return ship.Shipment(
-            sender=action.sender, receiver=action.receiver, base=action.base, freeze=False, report=report
-        )
-    base = action.base if isinstance(action, Round) else None
-    return ship.Shipment(
-        sender=action.roles.source,
-        receiver=action.roles.target,
-        base=base,
-        freeze=action.freeze,
-        report=RoundReport(number=1),
-    )
 
 
 def _plain(action: Action, facts: Facts) -> list[Step]:

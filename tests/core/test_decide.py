@@ -153,7 +153,12 @@ def test_a_replica_without_a_common_point_is_not_done() -> None:
         (serving("a"), with_engine(empty("b"), state=EngineState.UNKNOWN), "engine-silent"),
         (with_engine(serving("a"), state=EngineState.UNKNOWN), empty("b"), "engine-silent"),
         (with_live(serving("a"), mounted_at="/db.replica"), empty("b"), "source-closed"),
-        (serving("a"), with_engine(replica("b"), state=EngineState.PRIMARY), "ambiguous-source"),
+        (serving("a"), with_engine(replica("b"), state=EngineState.PRIMARY), "target-serves"),
+        (
+            serving("a"),
+            with_live(with_engine(replica("b"), state=EngineState.PRIMARY), mounted_at="/db"),
+            "ambiguous-source",
+        ),
         (empty("a"), empty("b"), "no-database"),
     ],
 )
@@ -391,6 +396,27 @@ def test_a_take_over_that_died_halfway_is_finished() -> None:
     halfway = with_engine(with_live(alone(), mounted_at="/db"), state=EngineState.GATED, gate_saved=True)
     action = decide_takeover(both(DEAD, halfway), POLICY, NEW)
     assert action == TakeOver(target="b", generation=2, from_state="gated")
+
+
+@pytest.mark.parametrize("claims", ["replica", "primary"])
+@pytest.mark.parametrize("state", [EngineState.PRIMARY, EngineState.GATED])
+def test_a_take_over_that_died_before_its_mount_is_finished(state: EngineState, claims: str) -> None:
+    """Open at the replica's path, marked or not: no client finds it there, so it does not count as answering."""
+    marks = {"serves": claims, "generation": "1" if claims == "replica" else "2"}
+    apart = with_live(with_engine(alone(), state=state), properties=marks)
+    action = decide_takeover(both(DEAD, apart), POLICY, NEW)
+    assert action == TakeOver(target="b", generation=2, from_state=str(state))
+    assert takeover_error(both(serving("a"), apart)) == "primary-answers"
+
+
+def test_an_abort_ends_what_was_not_begun() -> None:
+    """A refresh at once; a take-over unless it is halfway, for then finishing is what puts things in order."""
+    ended = History(abort=True)
+    for action in (decide_refresh(attached(), POLICY, ended), decide_takeover(both(DEAD, alone()), POLICY, ended)):
+        assert isinstance(action, Refuse)
+        assert (action.error.id, action.error.exit_code) == ("aborted", 11)
+    halfway = with_engine(alone(), state=EngineState.PRIMARY)
+    assert isinstance(decide_takeover(both(DEAD, halfway), POLICY, ended), TakeOver)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from snaprep.core.action import Roles
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts
 from snaprep.core.volume import ImageRole
-from snaprep.core.who import describe, serving, who
+from snaprep.core.who import describe, judged, servers, serving, who
 from tests.core.facts import attached, both, empty, host, image, point, replica, with_engine, with_live
 from tests.core.facts import serving as primary
 
@@ -105,6 +105,46 @@ def test_an_unknown_host_is_refused() -> None:
 def test_every_message_says_who_serves(facts: Facts, words: str) -> None:
     """One sentence, for every error and report."""
     assert serving(facts) == words
+
+
+def test_what_is_open_where_no_client_looks_serves_nobody() -> None:
+    """A take-over that died right after its promotion leaves an open copy at the replica's path."""
+    apart = with_engine(replica("b", point(1)), state=EngineState.PRIMARY, replicating=False)
+    dead = replace(empty("a"), error="no route")
+    assert servers(both(dead, apart)) == ()
+    assert serving(both(dead, apart)) == "nobody serves, as far as can be seen; a cannot be reached"
+    assert servers(both(primary("a"), apart)) == ("a",)
+    roles = who(both(primary("a"), apart))
+    assert isinstance(roles, Roles)
+    assert roles.source == "a"
+
+
+@pytest.mark.parametrize(
+    ("facts", "acted", "code", "shown"),
+    [
+        (attached(), False, 1, 1),
+        (attached(), True, 1, 10),
+        (attached(), True, 3, 10),
+        (attached(), True, 12, 12),
+        (attached(), True, 21, 20),
+        (attached(), True, 30, 30),
+        (both(closed("a"), empty("b")), True, 1, 10),
+        (both(with_engine(primary("a"), state=EngineState.GATED), empty("b")), False, 3, 3),
+        (both(with_engine(primary("a"), state=EngineState.GATED), empty("b")), True, 1, 21),
+        (both(with_engine(primary("a"), state=EngineState.GATED), empty("b")), True, 20, 21),
+        (both(with_engine(primary("a"), state=EngineState.GATED), empty("b")), True, 75, 75),
+    ],
+)
+def test_the_code_of_an_error_is_the_state_that_was_found(
+    facts: Facts,
+    acted: bool,  # noqa: FBT001
+    code: int,
+    shown: int,
+) -> None:
+    """Before anything was done it is the error's own; after that it says whether somebody serves."""
+    info = judged(ErrorInfo("x", "y", exit_code=code), facts, acted=acted)
+    assert info.exit_code == shown
+    assert info.serving == serving(facts)
 
 
 def test_a_position_is_a_line() -> None:

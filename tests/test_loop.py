@@ -1,0 +1,256 @@
+"""The loop's patience and its bounds, on hosts that stand in for what cannot be provoked on real ones in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from snaprep import session as sessions
+from snaprep.act.interpreter import Interpreter, Outcome
+from snaprep.control import Control
+from snaprep.core.action import Action, Done, Hold, Refuse, Reopen
+from snaprep.core.errors import ErrorInfo, HostUnreachable, Locked, SnaprepError
+from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy, RunInfo
+from snaprep.core.perform import Performed, StepDone
+from snaprep.core.recipe import Step
+from snaprep.core.report import Report, RunState
+from snaprep.journal import Journal
+from snaprep.loop import Run
+from snaprep.session import Session
+from tests.core.facts import both, empty, host, serving, with_engine
+from tests.core.models import PAIR
+
+BEFORE = both(serving("a"), empty("b"))
+
+
+class Agent:
+    """An agent that answers from a table; `dies` makes it end at a call of `perform`."""
+
+    def __init__(self, name: str, facts: HostFacts, *, dies: bool = False) -> None:
+        self.name, self.facts, self.dies, self.alive = name, facts, dies, True
+        self.performed: list[str] = []
+        self.locked_by: RunInfo | None = None
+
+    def call(self, op: str, args: Mapping[str, object], result_type: type, **_: object) -> Any:  # noqa: ANN401
+        del result_type
+        if not self.alive:
+            raise HostUnreachable("agent-died", f"the agent on {self.name} is gone")
+        if op == "observe":
+            return replace(self.facts, held_by=self.locked_by)
+        if op == "lock" and self.locked_by is not None:
+            raise Locked("locked", "the pair is held")
+        if op == "perform":
+            return self.perform(cast("list[Any]", args["steps"]))
+        return [] if op == "commands" else None
+
+    def perform(self, steps: list[Any]) -> Performed:
+        if self.dies:
+            self.alive = False
+            raise HostUnreachable("agent-died", f"the agent on {self.name} is gone")
+        self.performed += [s.op for s in steps]
+        return Performed(done=tuple(StepDone(s.key, s.op, 0, 1) for s in steps))
+
+    def begin(self, op: str, args: Mapping[str, object], result_type: type, **more: object) -> Any:  # noqa: ANN401
+        if not self.alive:
+            raise HostUnreachable("agent-died", f"the agent on {self.name} is gone")
+        agent = self
+
+        class Pending:
+            def result(self) -> object:
+                return agent.call(op, args, result_type, **more)
+
+        return Pending()
+
+    def close(self) -> None:
+        self.alive = False
+
+
+class Quiet:
+    show_commands = False
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def report(self, report: Report, /) -> None: ...
+
+    def event(self, event: Mapping[str, object], /) -> None: ...
+
+    def note(self, text: str, /) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[Agent | SnaprepError]]:
+    """For each host, what the next attempts to reach it find; the last one stays."""
+    found: dict[str, list[Agent | SnaprepError]] = {}
+    turn = threading.Lock()
+
+    def start_agent(spec: Any, way: object) -> Any:  # noqa: ANN401
+        del way
+        with turn:
+            queue = found[spec.name]
+            agent = queue.pop(0) if len(queue) > 1 else queue[0]
+        if isinstance(agent, SnaprepError):
+            raise agent
+        return agent
+
+    monkeypatch.setattr(sessions, "start_agent", start_agent)
+    monkeypatch.setattr(sessions, "_TRY_AGAIN_S", 0.0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return found
+
+
+GONE = HostUnreachable("host-unreachable", "no route")
+
+
+def run_of(session: Session, decide: Callable[[Facts, Policy, History], Action]) -> tuple[Run, Report]:
+    journal = Journal.open("model", run="r1")
+    run = Run(session, Policy(), Quiet(), Control(), journal, "rebuild")
+    try:
+        return run, run.loop(decide)
+    except SnaprepError as error:
+        return run, run.failed(error)
+
+
+def kinds(run: Run) -> list[str]:
+    return [e.kind for e in run.journal.entries()]
+
+
+def opened(session: Session, recipe: tuple[Step, ...]) -> Outcome:
+    return Interpreter(session, lambda _: None).run(recipe)
+
+
+def test_a_recipe_never_goes_on_with_another_agent(reach: dict[str, list[Agent | SnaprepError]]) -> None:
+    """A gate closed by one agent is open when it died, so what comes next must not run on a new one; the undo may."""
+    first, second = Agent("a", BEFORE.hosts[0]), Agent("a", BEFORE.hosts[0])
+    other = Agent("b", BEFORE.hosts[1])
+    reach.update(a=[first, second], b=[other])
+    with Session.open(PAIR) as session:
+        dying = first.perform
+
+        def once(steps: list[Any]) -> Performed:
+            answer = dying(steps)
+            first.alive = False
+            return answer
+
+        first.perform = once  # type: ignore[method-assign]
+        recipe = (
+            Step(host="a", op="gate_close", undo=(Step(host="a", op="gate_open"),)),
+            Step(host="b", op="receive_end"),
+            Step(host="a", op="attach"),
+        )
+        outcome = opened(session, recipe)
+    assert outcome.error is not None
+    assert outcome.error.id == "agent-died"
+    assert (first.performed, second.performed) == (["gate_close"], ["gate_open"])
+
+
+def test_a_lost_host_is_waited_for_by_a_run_that_has_begun(
+    reach: dict[str, list[Agent | SnaprepError]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tries fail, the third finds it again, and the run goes on."""
+    monkeypatch.setattr("snaprep.loop._UNSEEN_PAUSE_S", 0.01)
+    monkeypatch.setattr("snaprep.loop._RETRY_PAUSE_S", 0.01)
+    reach.update(
+        a=[Agent("a", BEFORE.hosts[0])],
+        b=[Agent("b", BEFORE.hosts[1], dies=True), GONE, GONE, Agent("b", BEFORE.hosts[1])],
+    )
+
+    def decide(facts: Facts, _: Policy, history: History) -> Action:
+        del history
+        if facts.hosts[1].error:
+            return Refuse(error=ErrorInfo("host-unreachable", "b", exit_code=30))
+        return Reopen(host="b") if not session.acted or session.hosts["b"].dies else Done(serving="a")  # type: ignore[attr-defined]
+
+    with Session.open(PAIR) as session:
+        _, report = run_of(session, decide)
+    assert report.state is RunState.DONE
+
+
+def test_a_host_that_never_answered_ends_at_once(reach: dict[str, list[Agent | SnaprepError]]) -> None:
+    """Nothing was begun, so nothing is waited for: exit 30."""
+    reach.update(a=[Agent("a", BEFORE.hosts[0])], b=[GONE])
+    began_s = time.monotonic()
+    with Session.open(PAIR) as session:
+        _, report = run_of(
+            session, lambda f, _p, _h: Refuse(error=ErrorInfo("host-unreachable", f.hosts[1].error, exit_code=30))
+        )
+    assert report.error is not None
+    assert report.error.exit_code == 30
+    assert time.monotonic() - began_s < 2
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [(EngineState.PRIMARY, 10), (EngineState.GATED, 21)], ids=["it serves", "nobody does"]
+)
+def test_an_action_that_changes_nothing_is_not_repeated_for_ever(
+    reach: dict[str, list[Agent | SnaprepError]], state: EngineState, code: int
+) -> None:
+    """Three times, then the run stops and names it; its exit code is the safety state."""
+    agent = Agent("a", with_engine(serving("a"), state=state))
+    reach.update(a=[agent], b=[Agent("b", empty("b"))])
+    with Session.open(PAIR) as session:
+        _, report = run_of(session, lambda _f, _p, _h: Reopen(host="a"))
+    assert report.error is not None
+    assert (report.error.id, report.error.exit_code) == ("no-progress", code)
+    assert agent.performed == ["gate_open"] * 3
+
+
+def test_a_hold_is_told_once(reach: dict[str, list[Agent | SnaprepError]]) -> None:
+    """Seconds that pass are no new reason; another reason is."""
+    reach.update(a=[Agent("a", host("a"))], b=[Agent("b", host("b"))])
+    reasons = [*(f"waiting: open for {n} s" for n in range(5)), "held", "held"]
+
+    def decide(*_: object) -> Action:
+        return Hold(reason=reasons.pop(0), pace_s=0.0) if reasons else Done(serving="a")
+
+    with Session.open(PAIR) as session:
+        run, _ = run_of(session, decide)
+    assert kinds(run) == ["decision", "outcome", "decision", "outcome", "decision"]
+
+
+@pytest.mark.parametrize(("holder", "waits"), [("r1", True), ("other", False)])
+def test_only_our_own_lock_is_waited_for(
+    reach: dict[str, list[Agent | SnaprepError]],
+    monkeypatch: pytest.MonkeyPatch,
+    holder: str,
+    waits: bool,  # noqa: FBT001
+) -> None:
+    """The agent that died may need a moment to let go; another run will not let go at all."""
+    monkeypatch.setattr(sessions, "_LOCK_AGAIN_S", 1.0)
+    first, second = Agent("a", BEFORE.hosts[0]), Agent("a", BEFORE.hosts[0])
+    second.locked_by = RunInfo(run=holder, verb="rebuild", operator="x", pid=1)
+    reach.update(a=[first, second], b=[Agent("b", BEFORE.hosts[1])])
+    with Session.open(PAIR) as session:
+        session.lock("r1", "rebuild", ["a"])
+        first.alive = False
+        began_s = time.monotonic()
+        with pytest.raises(Locked):
+            session.host("a")
+        assert (time.monotonic() - began_s > 1) is waits
+
+
+def test_waiting_is_waiting_again_once_a_word_was_heard() -> None:
+    """A command wakes the loop once; a stop keeps it awake."""
+    control = Control()
+    control.changed.set()
+    assert control.wait(0)
+    assert not control.wait(0)
+    control.ask_stop()
+    assert control.wait(0)
+    assert control.wait(0)
+
+
+def test_a_step_that_failed_has_no_duration() -> None:
+    """Its end may never have been told."""
+    failed = StepDone("open", "gate_open", 5, 0, None, ErrorInfo("x", "y"))
+    outcome = Outcome(done=[("a", StepDone("gate_close", "gate_close", 1, 2)), ("a", failed)])
+    assert outcome.took_ms("gate_close", "open") == 0
+    outcome.undone.append(("a", StepDone("gate_open", "gate_open", 3, 4)))
+    assert outcome.took_ms("gate_close", "gate_open") == 3000
