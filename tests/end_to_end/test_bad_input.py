@@ -189,9 +189,9 @@ def test_replication_port_in_use(pair: Pair) -> None:
         with pair.writers() as clients:
             clients.wait_for(50)
             refused = pair.snaprep("rebuild")
+            assert refused.code in (3, 20), refused
             clients.wait_for(50)
             clients.stop()
-        assert refused.code in (3, 20), refused
         assert clients.gaps().worst_s < 6
     finally:
         end(thief)
