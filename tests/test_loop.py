@@ -127,7 +127,10 @@ def opened(session: Session, recipe: tuple[Step, ...]) -> Outcome:
 
 
 def test_a_recipe_never_goes_on_with_another_agent(reach: dict[str, list[Agent | SnaprepError]]) -> None:
-    """A gate closed by one agent is open when it died, so what comes next must not run on a new one; the undo may."""
+    """A gate closed by one agent is open when it died, so what comes next must not run on a new one.
+
+    The undo may, but for what the dead agent's guard does itself.
+    """
     first, second = Agent("a", BEFORE.hosts[0]), Agent("a", BEFORE.hosts[0])
     other = Agent("b", BEFORE.hosts[1])
     reach.update(a=[first, second], b=[other])
@@ -141,14 +144,15 @@ def test_a_recipe_never_goes_on_with_another_agent(reach: dict[str, list[Agent |
 
         first.perform = once  # type: ignore[method-assign]
         recipe = (
-            Step(host="a", op="gate_close", undo=(Step(host="a", op="gate_open"),)),
+            Step(host="a", op="gate_close", undo=(Step(host="a", op="gate_open"), Step(host="a", op="withdraw"))),
             Step(host="b", op="receive_end"),
             Step(host="a", op="attach"),
         )
         outcome = opened(session, recipe)
     assert outcome.error is not None
     assert outcome.error.id == "agent-died"
-    assert (first.performed, second.performed) == (["gate_close"], ["gate_open"])
+    assert (first.performed, second.performed) == (["gate_close"], ["withdraw"])
+    assert [(s.op, s.error is None) for _, s in outcome.undone] == [("gate_open", False), ("withdraw", True)]
 
 
 def test_a_lost_host_is_waited_for_by_a_run_that_has_begun(

@@ -15,6 +15,7 @@ from snaprep.core.report import CutoverReport
 from snaprep.core.who import takes_sessions
 from snaprep.engines.base import CutoverPlan
 
+_GUARD_S = 8.0  # past the lease only its guard is waited for; then it is opened from here
 _AFTER_LEASE_S = 20.0  # the guard opens when the lease is over; a boot that rolls work back takes its time
 _LOOK_AGAIN_S = 1.0
 
@@ -35,7 +36,7 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
         context.interpreter.run(holds(plan))
     else:
         context.interpreter.run(undo_of(ready))
-        _raise_if_closed(context, action, outcome, plan.lease_ms / 1000 + _AFTER_LEASE_S)
+        _raise_if_closed(context, action, outcome, plan.lease_ms / 1000)
     tried = CutoverTried(
         ok=error is None,
         predicted_p50_ms=action.p50_ms,
@@ -61,7 +62,7 @@ def holds(plan: CutoverPlan) -> Recipe:
     )
 
 
-def _raise_if_closed(context: Context, action: Cutover, outcome: Outcome, within_s: float) -> None:
+def _raise_if_closed(context: Context, action: Cutover, outcome: Outcome, lease_s: float) -> None:
     """Nothing to raise once the source is open: by the undo, by the guard when the lease was over, or by one more try.
 
     An agent or a link that was lost leaves the undo without an answer; the source is reached anew and looked at.
@@ -70,15 +71,18 @@ def _raise_if_closed(context: Context, action: Cutover, outcome: Outcome, within
     failed = [s.error for h, s in outcome.undone if h == source and s.op == "gate_open" and s.error]
     if not failed or any(s.op == "gate_open" and s.error is None for _, s in outcome.undone):
         return
-    why, until_s = failed[-1], time.monotonic() + within_s
+    why, lease_until_s = failed[-1], time.monotonic() + lease_s
     while True:
         if _is_open(context, source):
             return
+        if time.monotonic() < lease_until_s + _GUARD_S:
+            time.sleep(_LOOK_AGAIN_S)
+            continue
         tried = context.interpreter.run((Step(host=source, op="gate_open", deadline_s=30),))
         if tried.error is None:
             return
         why = tried.error
-        if time.monotonic() > until_s:
+        if time.monotonic() > lease_until_s + _AFTER_LEASE_S:
             break
         time.sleep(_LOOK_AGAIN_S)
     cause = outcome.error or ErrorInfo("cutover-failed", "the cutover failed")

@@ -17,6 +17,9 @@ from snaprep.core.perform import Performed, StepCall, StepDone, to_call, undo_ca
 from snaprep.core.recipe import Recipe, calls
 from snaprep.host.base import Host, Pending
 
+# What the guard of an agent that died does by itself. A second hand would get in its way: an open that waits for what
+# the guard has to cut first keeps the clients out, and one that does not wait may wedge the database.
+_GUARDED = frozenset({"gate_open", "thaw"})
 _ANSWER_S = 20.0  # what a call may take beyond its steps' own deadlines
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -89,7 +92,7 @@ class Interpreter:
                 break
             finished.append((host, wire))
         if outcome.error is not None:
-            self._undo(outcome, finished)
+            self._undo(outcome, finished, {name for name, agent in begun.items() if not agent.alive})
         return outcome
 
     def must(self, recipe: Recipe) -> Outcome:
@@ -140,13 +143,17 @@ class Interpreter:
         for line in performed.commands:
             self._on_event({"event": "command", "host": host, "line": line})
 
-    def _undo(self, outcome: Outcome, finished: list[tuple[str, list[StepCall]]]) -> None:
+    def _undo(self, outcome: Outcome, finished: list[tuple[str, list[StepCall]]], lost: set[str]) -> None:
         by_host: dict[str, list[StepCall]] = {}
         for host, steps in finished:
             by_host.setdefault(host, []).extend(steps)
         threads = []
         for host, steps in by_host.items():
             undo = list(undo_calls(steps))
+            if host in lost:
+                died = outcome.error
+                outcome.undone += [(host, StepDone(u.key, u.op, 0, 0, None, died)) for u in undo if u.op in _GUARDED]
+                undo = [u for u in undo if u.op not in _GUARDED]
             if undo:
                 threads.append(threading.Thread(target=self._undo_on, args=(outcome, host, undo)))
         for thread in threads:
