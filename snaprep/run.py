@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 
 from snaprep.act import takeover as act_takeover
-from snaprep.checkup import check
 from snaprep.control import Control, Sink
 from snaprep.core import decide
 from snaprep.core.action import Action, TakeOver
@@ -21,10 +20,11 @@ from snaprep.core.report import Report, TakeOverQuestion
 from snaprep.core.spec import Pair
 from snaprep.journal import Journal
 from snaprep.loop import Decide, Run, fields_of
-from snaprep.planning import plan
 from snaprep.session import Session
-from snaprep.survey import status
-from snaprep.upkeep import clean, command, verify
+from snaprep.verbs.check import check
+from snaprep.verbs.plan import plan
+from snaprep.verbs.status import status
+from snaprep.verbs.upkeep import clean, command, verify
 
 __all__ = ["check", "clean", "command", "plan", "rebuild", "refresh", "status", "take_over", "verify"]
 

@@ -12,7 +12,7 @@ from snaprep.core import errors
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "snaprep"
 # The model world of the simulation: what it raises is never shown to a user.
-MODEL = {PACKAGE / "core" / name for name in ("operations.py", "operations_storage.py", "simulate.py", "world.py")}
+MODEL = set((PACKAGE / "core" / "simulated").glob("*.py"))
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 # Where a call carries its id when it is not named: the position of the argument, by the name of what is called.
 POSITION = dict.fromkeys(ERRORS, 0) | {

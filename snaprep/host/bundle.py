@@ -32,6 +32,8 @@ def zip_of_agent() -> bytes:
 
 
 def _belongs(path: Path) -> bool:
+    if "simulated" in path.parts:  # the model world has no business on a database host
+        return False
     return "__pycache__" not in path.parts and path.suffix != ".pyc" and not path.name.startswith(".")
 
 

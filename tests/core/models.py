@@ -24,9 +24,9 @@ from snaprep.core.action import (
 )
 from snaprep.core.model import Facts, Policy
 from snaprep.core.recipe import Recipe, Step
+from snaprep.core.simulated.world import Content, HostState, ImageState, Load, World
 from snaprep.core.spec import DerbySpec, HostSpec, Pair, Reach
 from snaprep.core.volume import ImageRole
-from snaprep.core.world import Content, HostState, ImageState, Load, World
 from snaprep.engines.derby import recipe as derby
 
 SECRET = "hunter2-never-shown"

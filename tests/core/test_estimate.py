@@ -19,7 +19,7 @@ from snaprep.core.estimate import (
     unique_bytes,
 )
 from snaprep.core.model import CutoverTried, RoundDone
-from snaprep.core.world import Load
+from snaprep.core.simulated.world import Load
 
 MIB = 1 << 20
 

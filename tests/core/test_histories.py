@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from snaprep.core.look import bases, facts_of, violations
 from snaprep.core.model import Policy
-from snaprep.core.simulate import Fault, Goal, Kill, Trace, rendered, simulate_run
-from snaprep.core.world import (
+from snaprep.core.simulated.look import bases, facts_of, violations
+from snaprep.core.simulated.simulate import Fault, Goal, Kill, Trace, rendered, simulate_run
+from snaprep.core.simulated.world import (
     Load,
     PointState,
     World,

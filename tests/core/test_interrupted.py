@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from snaprep.core.look import bases, facts_of, violations
 from snaprep.core.model import EngineState, Policy
-from snaprep.core.simulate import Fault, Kill, Trace, simulate_run
-from snaprep.core.world import World, accepts, advance, kill_host
+from snaprep.core.simulated.look import bases, facts_of, violations
+from snaprep.core.simulated.simulate import Fault, Kill, Trace, simulate_run
+from snaprep.core.simulated.world import World, accepts, advance, kill_host
 from tests.core.models import fresh_world, write
 
 POLICY = Policy()

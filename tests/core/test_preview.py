@@ -9,12 +9,12 @@ import pytest
 
 from snaprep.core import preview
 from snaprep.core.action import Refuse
-from snaprep.core.look import facts_of
 from snaprep.core.model import EngineState, Facts, Policy, Transactions
 from snaprep.core.preview import Measured, PlannedStep, plan_steps
-from snaprep.core.simulate import names_in, simulate_run
+from snaprep.core.simulated.look import facts_of
+from snaprep.core.simulated.simulate import names_in, simulate_run
+from snaprep.core.simulated.world import World
 from snaprep.core.volume import ImageRole
-from snaprep.core.world import World
 from tests.core.facts import both, empty, image, point, serving, with_engine, with_volume
 from tests.core.models import fresh_world, write
 from tests.core.test_interrupted import broken_replica, failed_over, replicated

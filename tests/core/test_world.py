@@ -9,13 +9,12 @@ import pytest
 from snaprep.core.action import Action
 from snaprep.core.errors import SnaprepError
 from snaprep.core.guard import Guard, Work
-from snaprep.core.look import bases, common_now, facts_of, violations
 from snaprep.core.model import EngineState, Facts, Policy
-from snaprep.core.operations import perform
 from snaprep.core.recipe import Recipe, Step
-from snaprep.core.simulate import Fault, Trace, names_in, simulate_run
-from snaprep.core.volume import ImageRole
-from snaprep.core.world import (
+from snaprep.core.simulated.look import bases, common_now, facts_of, violations
+from snaprep.core.simulated.simulate import Fault, Trace, names_in, simulate_run
+from snaprep.core.simulated.steps import perform
+from snaprep.core.simulated.world import (
     Content,
     HostState,
     ImageState,
@@ -27,6 +26,7 @@ from snaprep.core.world import (
     kill_guard,
     kill_server,
 )
+from snaprep.core.volume import ImageRole
 from tests.core.models import fresh_world, write
 from tests.core.test_interrupted import POLICY, broken_replica, failed_over, primary_dead, replicated
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from snaprep.core.errors import Stopped
 from snaprep.core.guard import Begins, Guard, Returns, Wanted, Work
-from snaprep.core.operations_storage import STORAGE, Operation, fail, image_of, point_of
-from snaprep.core.world import (
+from snaprep.core.simulated.storage import STORAGE, Operation, fail, image_of, point_of
+from snaprep.core.simulated.world import (
     SLICE_S,
     Content,
     HostState,

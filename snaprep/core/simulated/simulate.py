@@ -14,11 +14,11 @@ from typing import Any, Literal, TypeAlias
 from snaprep.core import decide
 from snaprep.core.action import Action, Cutover, GiveUp, Hold, Refresh, Refuse, Round, Seed, Settle, TakeOver, Verify
 from snaprep.core.errors import ErrorInfo, SnaprepError
-from snaprep.core.look import common_now, facts_of, violations
 from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone
-from snaprep.core.operations import perform
 from snaprep.core.recipe import Recipe, Step, calls, resolve, undo_of
-from snaprep.core.world import HostState, World, advance, kill_agent, kill_guard, kill_host, kill_server
+from snaprep.core.simulated.look import common_now, facts_of, violations
+from snaprep.core.simulated.steps import perform
+from snaprep.core.simulated.world import HostState, World, advance, kill_agent, kill_guard, kill_host, kill_server
 
 ROUND_TRIP_S = 0.03
 RETRIES = 5

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from snaprep.core.errors import SnaprepError, Stale, Stopped
-from snaprep.core.volume import ImageRole
-from snaprep.core.world import (
+from snaprep.core.simulated.world import (
     SLICE_S,
     HostState,
     ImageState,
@@ -16,6 +15,7 @@ from snaprep.core.world import (
     World,
     advance,
 )
+from snaprep.core.volume import ImageRole
 
 Operation = Callable[..., object]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from snaprep.core.guard import PATIENCE_S
 from snaprep.core.lineage import Base, common_base
 from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts, Transactions, recv_name
+from snaprep.core.simulated.world import PATH, RESTART_S, HostState, ImageState, World, accepts
 from snaprep.core.volume import Image, Point, VolumeFacts
-from snaprep.core.world import PATH, RESTART_S, HostState, ImageState, World, accepts
 
 GRACE_S = PATIENCE_S + RESTART_S + 2.0
 
