@@ -101,6 +101,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         image=sender.live_name,
         point=point,
         freeze=shipment.freeze,
+        flush=shipment.report.kind != "refresh",
         freeze_lease_ms=context.policy.freeze_lease_ms,
     )
     sent: Mapping[str, Arg] = {

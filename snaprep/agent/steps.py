@@ -301,7 +301,11 @@ def promote(host: AgentHost, *, from_state: str) -> Quiesced:
 
 @step
 def warm(host: AgentHost, *, image: str, point: str, owner: str) -> float:
-    """Boot and shut down a throw-away clone of the last round in the target's server. Returns seconds."""
+    """Boot and shut down a throw-away clone of the last round in the target's server. Returns seconds.
+
+    What else would stop the replica from being armed is looked at too, while clients still work.
+    """
+    host.engine.replication.must_be_free()
     with shown(host, image, point, f"{host.spec.dataset}.warm", owner) as directory:
         return host.engine.warm(directory)
 

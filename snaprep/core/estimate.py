@@ -180,7 +180,7 @@ def trend(
     """Whether more rounds will help.
 
     Three steps that each keep more than `PLATEAU_RATIO` of the delta say no; two do when the curve through the rounds
-    says that they settle above `allowed_ms`, and two that grow say DIVERGING.
+    says that they settle above `allowed_ms`, and three that grow say DIVERGING: a database flushes in bursts.
     """
     deltas = [r.delta_bytes for r in rounds if r.dirty_s]
     needed = prediction.p90_ms if prediction else None
@@ -189,7 +189,8 @@ def trend(
         return Trend("shrinking", steps[-1] if steps else 0.0, needed)
     measured = rates(rounds, limit_bytes_per_s)
     ship_ms = 1000 * deltas[-1] / (measured.link_bytes_per_s or 1.0)
-    if all(s >= GROWING_RATIO for s in steps[-2:]) and ship_ms > MATTERS * prediction.fixed_ms:
+    growing = len(steps) >= PLATEAU_ROUNDS and all(s >= GROWING_RATIO for s in steps[-PLATEAU_ROUNDS:])
+    if growing and ship_ms > MATTERS * prediction.fixed_ms:
         return Trend("diverging", steps[-1], needed, _needed_link(measured, prediction, allowed_ms))
     flat = all(s > PLATEAU_RATIO for s in steps[-2:])
     if flat and (_settles_above(measured, prediction, allowed_ms) or _is_flat_for_long(steps)):

@@ -48,6 +48,9 @@ class SnapshotPlan:
     image: str
     point: str
     freeze: bool
+    flush: (
+        bool  # write dirty pages out first, so that increments carry what was written, not what happens to be flushed
+    )
     freeze_lease_ms: int
 
 

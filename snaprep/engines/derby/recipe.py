@@ -17,15 +17,15 @@ from snaprep.engines.base import CutoverPlan, SnapshotPlan, TakeOverPlan
 def snapshot(plan: SnapshotPlan) -> Recipe:
     """One snapshot named `plan.point`; its result is under the key `snapshot`."""
     take = Step(host=plan.source, op="snapshot", args={"image": plan.image, "name": plan.point})
+    flush = (Step(host=plan.source, op="checkpoint", deadline_s=120),) if plan.flush else ()
     if not plan.freeze:
-        return (take,)
-    thaw = Step(host=plan.source, op="thaw", deadline_s=20)
+        return (*flush, take)
+    thaw = Step(host=plan.source, op="thaw", deadline_s=80)
     freeze = Step(
-        host=plan.source, op="freeze", args={"lease_ms": plan.freeze_lease_ms}, deadline_s=20, undo=(thaw,), blocks=True
+        host=plan.source, op="freeze", args={"lease_ms": plan.freeze_lease_ms}, deadline_s=40, undo=(thaw,), blocks=True
     )
     ready = Step(host=plan.source, op="guard_ready", deadline_s=30)  # a JVM starts: not while writers wait
-    flush = Step(host=plan.source, op="checkpoint", deadline_s=120)  # so that the freeze has little left to flush
-    return (ready, flush, freeze, take, thaw)
+    return (ready, *flush, freeze, take, thaw)
 
 
 def prepare(plan: CutoverPlan) -> Recipe:

@@ -58,11 +58,18 @@ class Replication:
         url = self.session.url(startSlave="true", **listening)
         self._armed = self.session.client.begin_open("replica", url, self.session.spec.user, self.session.spec.password)
         ends = time.monotonic() + deadline_s
-        while sockets.listener(self.session.spec.listen_port) is None:
+        while sockets.listener(self.session.spec.listen_port) != self.session.server_pid:
             if self._armed.done() or time.monotonic() > ends:
                 raise Stopped("replica-not-armed", f"the replica does not listen: {self._said(self._armed)}")
             time.sleep(STEP_S)
         _quicken(self.session.server_pid, local_port=self.session.spec.listen_port)
+
+    def must_be_free(self) -> None:
+        """Nobody may hold the port on which a replica will wait. Raises `replication-port-taken`."""
+        port = self.session.spec.listen_port
+        if sockets.listens(port):
+            what = f"process {sockets.listener(port)} listens on port {port}, where the replica has to wait"
+            raise CheckFailed("replication-port-taken", what, hint="end it, or choose another derby.replication.port")
 
     def attach(self, deadline_s: float = 10) -> None:
         """`startMaster`: boots the database and connects to the replica. Nothing may commit until this returns.
