@@ -238,14 +238,16 @@ def _password(at: At, name: str, folder: Path) -> str:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             data = file.read(4096)
     except OSError as error:
-        at.fail("password_file", f"{path} cannot be read: {error.strerror}", id="password-file-unreadable")
+        hint = "the password of derby.user stands alone in that file, on this machine"
+        at.fail("password_file", f"{path} cannot be read: {error.strerror}", hint, "password-file-unreadable")
     if mode & 0o077:
         what = f"{path} can be read by others (mode {mode:04o})"
         at.fail("password_file", what, f"chmod 600 {path}", "password-file-mode")
     try:
         return data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        at.fail("password_file", f"{path} is not text", id="password-file-unreadable")
+        hint = "the password of derby.user stands alone in that file, in UTF-8"
+        at.fail("password_file", f"{path} is not text", hint, "password-file-unreadable")
 
 
 def _policy(at: At, root: Root) -> Policy:

@@ -125,7 +125,8 @@ class At:
         if "missing required field" in what:
             self.fail(what.split("`")[1], "is missing", "`snaprep init -` prints an example", "config-missing-key")
         wants_text = "Expected `str`" in what and ("got `int`" in what or "got `float`" in what)
-        hint = 'write it as text with its unit, as in "3s" or "1 GiB"' if wants_text else ""
+        text = 'write it as text with its unit, as in "3s" or "1 GiB"'
+        hint = text if wants_text else "`snaprep init -` prints an example of every key"
         self.fail(path, what[:1].lower() + what[1:], hint, "config-type")
 
     def duration_ms(self, key: str, text: str, least_ms: int = 1) -> int:

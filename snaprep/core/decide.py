@@ -105,7 +105,9 @@ def _cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse 
         if (unfit := _unfit(facts, host)) is not None:
             return unfit
     if source.live is None:
-        return Refuse(error=error("unknown-dataset", 3, f"{source.live_name} does not exist on {source.name}", facts))
+        what = f"{source.live_name} does not exist on {source.name}"
+        hint = f"compare `dataset` in snaprep.toml with `zfs list` on {source.name}"
+        return Refuse(error=error("unknown-dataset", 3, what, facts, hint))
     if not source.stands_at_path and source.engine.state not in REPLICA_STATES:
         what = f"{source.live_name} on {source.name} is not mounted where clients look, so nobody serves"
         return Refuse(error=error("source-closed", 3, what, facts, f"`snaprep takeover {source.name}` opens it"))

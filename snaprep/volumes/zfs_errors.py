@@ -77,7 +77,11 @@ KINDS: tuple[Kind, ...] = (
         "Something else is at the path. Move it away; it is not touched.",
     ),
     _kind(r"\bbusy\b|umount failed", "dataset-busy"),
-    _kind(r"does not exist|no such pool|no such dataset", "unknown-dataset"),
+    _kind(
+        r"does not exist|no such pool|no such dataset",
+        "unknown-dataset",
+        "Compare `dataset` in snaprep.toml with `zfs list` on that host.",
+    ),
 )
 
 
