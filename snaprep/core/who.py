@@ -69,6 +69,11 @@ def servers(facts: Facts) -> tuple[str, ...]:
     return (idle[0].name,) if len(idle) == 1 and idle[0].stands_at_path else ()
 
 
+def _closed_to_us(facts: Facts) -> tuple[str, ...]:
+    """Hosts whose database is open in a process that does not answer us; it may well answer others."""
+    return tuple(h.name for h in facts.hosts if h.engine.state is EngineState.UNKNOWN and not stands_apart(h))
+
+
 def _halted(host: HostFacts) -> bool:
     return host.engine.state in (EngineState.GATED, EngineState.FROZEN) and not stands_apart(host)
 
@@ -96,6 +101,8 @@ def serving(facts: Facts) -> str:
     halted = [h for h in facts.hosts if _halted(h)]
     if halted:
         return f"nobody serves: {halted[0].name} is {halted[0].engine.state}"
+    if closed := _closed_to_us(facts):
+        return f"{closed[0]} has its database open, but does not let snaprep in to look"
     unseen = [h.name for h in facts.hosts if h.error]
     return "nobody serves, as far as can be seen" + (f"; {unseen[0]} cannot be reached" if unseen else "")
 
@@ -111,7 +118,7 @@ def judged(info: ErrorInfo, facts: Facts, *, acted: bool) -> ErrorInfo:
     whatever the error thought. `CheckFailed` and `Stale` promise that nothing was touched, so they do not outlive that.
     """
     code, served = info.exit_code, bool(servers(facts))
-    if acted and not served and code not in _STANDS:
+    if acted and not served and not _closed_to_us(facts) and code not in _STANDS:
         return replace(info, serving=serving(facts), exit_code=_NOBODY)
     if acted and served and code in (1, 3, 4) and info.id != "bug":
         code = 10

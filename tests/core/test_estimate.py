@@ -123,7 +123,7 @@ def test_a_plateau_is_seen_early_with_a_number_that_works(noise: float) -> None:
 
 
 def test_growing_deltas_are_diverging() -> None:
-    """Writers that touch new pages faster than the link carries them: said after four increments: three may be a burst."""
+    """Writers that touch new pages faster than the link carries them: said after four increments."""
     of = Bench(10e6, Load(2, 0.1, 1e9, cold_bytes_per_s=15e6), 100e6)
     rounds = of.rounds(4)
     said = trend(rounds, predict_cutover(rounds, (), rounds[-1].total_s, None), 2000)

@@ -153,3 +153,11 @@ def test_a_position_is_a_line() -> None:
     assert describe(empty("b")) == "b: absent, generation 0, no mark of a primary"
     line = describe(with_engine(primary("a", point(1)), position_text="(3, 44)"))
     assert line == "a: primary, generation 1, last known as primary, at (3, 44), newest snapshot snaprep-p-r-001"
+
+
+def test_a_database_that_lets_us_not_in_may_serve_others() -> None:
+    """Open in a process that refuses us: that is not nobody, and an error keeps its own code."""
+    facts = both(with_engine(primary("a"), state=EngineState.UNKNOWN), empty("b"))
+    assert servers(facts) == ()
+    assert serving(facts) == "a has its database open, but does not let snaprep in to look"
+    assert judged(ErrorInfo("login-refused-by-engine", "y", exit_code=3), facts, acted=True).exit_code == 3
