@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tests.rig.host import Host
 
 pytestmark = pytest.mark.rig
-WEDGED = ("logShipper", "containerCache", "NullPointerException", "XSDB6")
+# What derby.log says of a database that a trap has caught. A bare NullPointerException is not of it: Derby throws that at
+# sessions that come while it shuts a database down (XJ001), and is sound afterwards.
+WEDGED = ("logShipper", "containerCache", "XSDB6")
 
 
 def derby_log(host: Host) -> str:
@@ -35,11 +37,11 @@ def assert_sound(host: Host) -> None:
 
 @contextmanager
 def silent_listener(host: Host) -> Iterator[None]:
-    """Something on the replication port that accepts and says nothing."""
-    argv = ["socat", "TCP-LISTEN:4851,fork,reuseaddr", "EXEC:sleep 100"]
+    """A tunnel to the replica that leads nowhere: it accepts and says nothing."""
+    argv = ["socat", "TCP-LISTEN:4852,fork,reuseaddr", "EXEC:sleep 100"]
     process = host.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: ":4851" in host.run(["ss", "-ltn"]).stdout, "listener", 5)
+        wait_until(lambda: ":4852" in host.run(["ss", "-ltn"]).stdout, "listener", 5)
         yield
     finally:
         end(process)
@@ -116,10 +118,11 @@ def test_e_peer_that_says_nothing(pair: Pair, *, operator_dies: bool) -> None:
     """E: the replication connection is accepted and stays silent, with the operator alive or killed inside
     `startMaster`: the gate opens only after that has returned, the source is sound, and a later rebuild ends well.
     """
-    world = pair.world
+    world, sound = pair.world, pair.config.read_text()
     with pair.writers() as clients:
         clients.wait_for(100)
-        with silent_listener(world["db2"]):
+        pair.config.write_text(pair.toml({"derby.replication": {"mode": "tunnel"}}))
+        with silent_listener(world["db1"]):
             running = pair.start("rebuild")
             running.wait_event(harm.begins("close"))
             if operator_dies:
@@ -129,6 +132,7 @@ def test_e_peer_that_says_nothing(pair: Pair, *, operator_dies: bool) -> None:
             else:
                 assert running.wait(120).code in (3, 20)
             clients.wait_for(100, 40)
+        pair.config.write_text(sound)
         pair.must("resume", timeout_s=120)
         clients.wait_for(50)
         clients.stop()

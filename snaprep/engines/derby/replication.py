@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from pathlib import Path
 
@@ -167,13 +166,14 @@ class Replication:
         return not sockets.connected(pid, local_port=spec.listen_port)
 
     def _push_replica_out(self) -> None:
-        """A waiting replica goes when a peer comes and goes; a running one when it is told so and its peer is gone."""
+        """A waiting replica goes when its listening ends; a running one when it is told so and its peer is gone."""
         pid, port = self.session.server_pid, self.session.spec.listen_port
         if pid is None or not self.is_replica:
             return
         if sockets.listener(port) == pid or sockets.connected(pid, local_port=port):
             sockets.cut(pid, local_port=port)
-            self._end_waiting()
+            if sockets.stop_listening(pid, port):
+                return  # it goes by itself; a session of ours would only hang beside it
         with contextlib.suppress(SqlError, SqlTimeout, ClientDied):
             self.session.connect("replica-stop", 10, stopSlave="true")
 
@@ -203,16 +203,6 @@ class Replication:
                 raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
         except (SqlTimeout, ClientDied) as error:
             raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
-
-    def _end_waiting(self) -> None:
-        """A replica that waits for its primary accepts one connection; one that ends at once ends the waiting."""
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(
-                (self.session.spec.listen_address or "127.0.0.1", self.session.spec.listen_port), timeout=2
-            ),
-        ):
-            pass
 
     def _said(self, pending: Pending) -> str:
         if not pending.done():

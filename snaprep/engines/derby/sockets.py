@@ -106,6 +106,20 @@ def cut(
     return tuple(done)
 
 
+def stop_listening(pid: int, port: int) -> int:
+    """End the waiting of another process for connections to a port; its `accept` fails at once. Returns how many.
+
+    Raises as `cut` does.
+    """
+    owned = {inode: descriptor for descriptor, inode in _descriptors(pid)}
+    count = 0
+    for found in _sockets(str(pid)):
+        if found.state == _LISTEN and found.local_port == port and found.inode in owned:
+            with _borrowed(pid, owned[found.inode], found.inode) as theirs:
+                count += theirs is not None and _shut_down(theirs)
+    return count
+
+
 def no_delay(pid: int, *, remote_port: int | None = None, local_port: int | None = None) -> int:
     """Set TCP_NODELAY on the sockets of another process that fit, listening ones included; returns how many.
 
