@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tests.rig.host import Host
 
 pytestmark = pytest.mark.rig
-# What derby.log says of a database that a trap has caught. A bare NullPointerException is not of it: Derby throws that at
-# sessions that come while it shuts a database down (XJ001), and is sound afterwards.
+# What derby.log says of a database that a trap has caught. A bare NullPointerException is not of it: Derby throws that
+# at sessions that come while it shuts a database down (XJ001), and is sound afterwards.
 WEDGED = ("logShipper", "containerCache", "XSDB6")
 
 
