@@ -57,11 +57,16 @@ class Replication:
         url = self.session.url(startSlave="true", **listening)
         self._armed = self.session.client.begin_open("replica", url, self.session.spec.user, self.session.spec.password)
         ends = time.monotonic() + deadline_s
-        while sockets.listener(self.session.spec.listen_port) != self.session.server_pid:
+        while not self._listens():
             if self._armed.done() or time.monotonic() > ends:
                 raise Stopped("replica-not-armed", f"the replica does not listen: {self._said(self._armed)}")
             time.sleep(STEP_S)
         _quicken(self.session.server_pid, local_port=self.session.spec.listen_port)
+
+    def _listens(self) -> bool:
+        """The server itself waits for a primary; a stranger on the port does not count."""
+        pid = self.session.server_pid
+        return pid is not None and sockets.listener(self.session.spec.listen_port) == pid
 
     def must_be_free(self) -> None:
         """Nobody may hold the port on which a replica will wait. Raises `replication-port-taken`."""
