@@ -249,14 +249,6 @@ class DerbyClient:
             raise
         self._send("commit", name).wait(deadline_s)
 
-    def warm_up(self, name: str, deadline_s: float) -> None:
-        """Use an open connection once in every way that will matter, so that classes and plans are loaded."""
-        sql = "VALUES SYSCS_UTIL.SYSCS_GET_DATABASE_PROPERTY(?)"
-        for _ in range(3):
-            self.execute(name, sql, ["snaprep.none"], deadline_s=deadline_s)
-        self.prepare(name, "warm-up", sql, deadline_s)
-        self.run(name, "warm-up", deadline_s, ["snaprep.none"])
-
     def set_last_words(self, statements: Iterable[tuple[str, str]], bound_s: float) -> None:
         """Prepared statements, as (name, key), to run when our end of stdin is gone; none takes them back.
 
