@@ -43,6 +43,7 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
         predicted_p90_ms=action.p90_ms,
         blocked_ms=blocked_ms,
         error=f"{error.id}: {error.what}" if error else "",
+        delta_bytes=outcome.results.get("send", {}).get("bytes", 0),
     )
     shown = CutoverReport(
         ok=tried.ok,

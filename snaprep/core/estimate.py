@@ -16,6 +16,7 @@ from snaprep.core.model import CutoverTried, RoundDone
 RATE_MIN_BYTES = 4 << 20  # shorter rounds measure latency, not the link
 RATE_MIN_S = 0.25
 FIXED_P50_MS = 800.0  # gate, shutdowns, snapshot, arm, attach, open: first guess, until this pair has its own
+FIXED_SHARE = 0.25  # of a cutover at least, however long its delta would take on today's link
 SPREAD_FIRST = 1.7  # P90 over P50 before anything is measured
 SPREAD_MIN = 1.25
 ROUND_FIXED_S = 0.15
@@ -142,7 +143,7 @@ def predict_cutover(
     fixed_ms = FIXED_P50_MS
     spread = SPREAD_FIRST
     if good:
-        recent = [c.blocked_ms for c in good[-7:]]
+        recent = [_fixed_ms(c, measured.link_bytes_per_s) for c in good[-7:]]
         if len(recent) < TELLING:  # one slow cutover alone must not forbid the next
             recent.append(FIXED_P50_MS)
         recent.sort()
@@ -155,6 +156,12 @@ def predict_cutover(
     if len(increments) == 1 and since_head_s <= _span(increments[0])[0]:
         p90 = max(p90, fixed_ms * spread + 1000 * increments[0].delta_bytes / measured.link_bytes_per_s)
     return Prediction(p50_ms=p50, p90_ms=p90, delta_bytes=delta, fixed_ms=fixed_ms)
+
+
+def _fixed_ms(tried: CutoverTried, link_bytes_per_s: float) -> float:
+    """What an earlier cutover took besides shipping its delta, which is predicted for itself."""
+    ship_ms = 1000 * tried.delta_bytes / link_bytes_per_s
+    return max(FIXED_SHARE * tried.blocked_ms, tried.blocked_ms - ship_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,7 @@ class CutoverTried:
     predicted_p90_ms: float
     blocked_ms: float
     error: str = ""
+    delta_bytes: int = 0  # what was shipped while the gate was closed
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,24 @@ def test_earlier_cutovers_replace_the_first_guess() -> None:
     assert three.p90_ms == pytest.approx(1.25 * 420)
 
 
+def test_what_earlier_cutovers_shipped_is_not_counted_twice() -> None:
+    """A delta that filled the link during an earlier cutover is no part of the fixed cost of the next one."""
+    rounds = (RoundDone(1, None, 1, 100 * MIB, 10.0, 10.1, None), RoundDone(2, 1, 2, 5 * MIB, 0.5, 0.6, 5.0))
+    idle, busy = (
+        [
+            CutoverTried(ok=True, predicted_p50_ms=1, predicted_p90_ms=1, blocked_ms=ms, delta_bytes=shipped)
+            for ms in (600.0 + 100 * shipped / MIB,) * 3
+        ]
+        for shipped in (0, 8 * MIB)
+    )
+    without = predict_cutover(rounds, tuple(idle), 1.0, None)
+    shipped = predict_cutover(rounds, tuple(busy), 1.0, None)
+    assert without is not None
+    assert shipped is not None
+    assert without.fixed_ms == 600
+    assert shipped.fixed_ms == pytest.approx(without.fixed_ms)
+
+
 def test_the_curve_settles_where_the_model_does() -> None:
     """The fixed point of a hot set is what endless rounds arrive at."""
     settled = settled_bytes(Rates(HOPELESS.link, HOPELESS.load.dirty_bytes_per_s, HOPELESS.load.hot_bytes, 0.15))

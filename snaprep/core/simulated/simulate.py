@@ -192,10 +192,15 @@ def _cut_over(run: _Run, action: Cutover, recipes: tuple[Recipe, ...]) -> None:
     ready, dangerous, after = recipes
     _must(run, ready)
     began_s = run.world.now_s
-    error = _interpret(run, dangerous, {})
+    results: dict[str, object] = {}
+    error = _interpret(run, dangerous, results)
     _interpret(run, undo_of(ready) if error is not None else after, {})
     blocked_ms = 1000 * (run.world.now_s - began_s)
-    tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, error.id if error else "")
+    sent = results.get("send")
+    delta_bytes = sent["bytes"] if isinstance(sent, Mapping) else 0
+    tried = CutoverTried(
+        error is None, action.p50_ms, action.p90_ms, blocked_ms, error.id if error else "", delta_bytes
+    )
     run.trace.history = replace(run.trace.history, cutovers=(*run.trace.history.cutovers, tried))
 
 
