@@ -13,7 +13,7 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from snaprep.agent import process
@@ -25,7 +25,10 @@ PART, DATA, TRAILER, END, TAKEN, RESULT, ALIVE, ERROR = (bytes([c]) for c in b"P
 CHUNK_BYTES = PIPE_BYTES
 SMALL_BYTES = 1 << 16
 TICK_S = 0.1
+GATHER_BYTES = 1 << 16  # a reader with room for this many waits for more than the first piece
+GATHER_S = 0.001
 _STDERR_BYTES = 16_384
+_LOOK_S = 0.002  # between two looks at a program whose end nobody tells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +166,18 @@ class Flow:
                 pieces[0] = pieces[0][count:]
 
     def read(self, fd: int, into: memoryview, stalled: Callable[[float], None]) -> int:
-        """What is there, at least one byte; 0 at the end."""
+        """What is there, at least one byte; 0 at the end.
+
+        A writer that is slower than we are writes a few kilobytes at a time. Being woken for each, and making a frame
+        of each, costs more than hashing it, so it gets a moment to write more.
+        """
         while True:
             try:
                 return os.readv(fd, [into])
             except BlockingIOError:
                 self.wait(fd, select.POLLIN, stalled)
+                if len(into) >= GATHER_BYTES:
+                    self.pause(GATHER_S)
 
     def watches(self, fd: int) -> bool:
         return fd in self._beside
@@ -235,14 +244,30 @@ class Flow:
         assert program.stderr is not None
         fd = program.stderr.fileno()
         until = time.monotonic() + self.limits.finish_s
-        while program.poll() is None:
-            if time.monotonic() > until:
-                raise self.program_stalled(self.limits.finish_s)
-            self.pause(TICK_S if fd in self._beside and not self._beside_ready() else 0.002)
+        with self._woken_by_end_of(program) as look_s:
+            while program.poll() is None:
+                if time.monotonic() > until:
+                    raise self.program_stalled(self.limits.finish_s)
+                self.glance(look_s)
         while fd in self._beside and self._beside_ready():
             self.glance()
         self.drop_program()
         return program.returncode, self.words()
+
+    @contextlib.contextmanager
+    def _woken_by_end_of(self, program: subprocess.Popen[bytes]) -> Iterator[float]:
+        """Let a glance return when the program ends; gives how long one may take, short where it cannot be woken."""
+        try:
+            fd = os.pidfd_open(program.pid)
+        except OSError:
+            yield _LOOK_S
+            return
+        self._poll.register(fd, select.POLLIN)
+        try:
+            yield TICK_S
+        finally:
+            self._poll.unregister(fd)
+            os.close(fd)
 
     def _beside_ready(self) -> bool:
         return bool(self._poll.poll(0))

@@ -15,6 +15,7 @@ import select
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -198,8 +199,14 @@ def ssh_link(ssh: subprocess.Popen[bytes]) -> Link:
         return "\n".join(said) or (f"ssh ended with status {status}" if status is not None else "ssh still runs")
 
     def end(well: bool) -> None:  # noqa: FBT001 (a callback)
+        if well:  # everything was said: nobody has to wait for the goodbye
+            threading.Thread(target=reap, args=(2.0,), daemon=True, name="goodbye").start()
+        else:
+            reap(0.2)
+
+    def reap(bound_s: float) -> None:
         try:
-            ssh.wait(2.0 if well else 0.2)
+            ssh.wait(bound_s)
         except subprocess.TimeoutExpired:
             process_end(ssh)
         words.last()

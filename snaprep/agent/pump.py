@@ -108,7 +108,7 @@ class _Sender:
             done = tuple(self._part(part, argv) for part, argv in parts)
             flow.frame(END, memoryview(b""), self._peer_silent)
             while self._result is None:
-                flow.pause(0.002)
+                flow.glance(TICK_S)
                 self._peer_silent(0)
             well = True
             return Sent(done, flow.total_bytes, time.monotonic() - flow.began_s, self._result)
