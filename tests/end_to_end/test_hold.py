@@ -78,8 +78,7 @@ def test_second_run_is_locked_out(pair: Pair) -> None:
 def test_signal_stops_in_order(pair: Pair, times: int) -> None:
     """SIGINT once stops a run so that it can be resumed, twice aborts it; the source serves in both cases."""
     running = held(pair)
-    for _ in range(times):
-        running.interrupt()
+    running.interrupt(times)
     result = running.wait(60)
     assert result.code == {1: 10, 2: 11}[times], result
     assert pair.must("resume", "--no-hold").document["state"] == "done"

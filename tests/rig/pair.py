@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tests.rig import check, workload
 from tests.rig.derby import ij
 from tests.rig.host import DERBY_PORT
-from tests.rig.node import RigError, end, inner_pid, signal_inner
+from tests.rig.node import RigError, end, inner_pid, signal_inner, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,9 +109,17 @@ class Running:
             raise RigError(f"not ended within {timeout_s:g} s: {self._err.read_text()}") from late
         return _result(code, self._out.read_text(), self._err.read_text())
 
-    def interrupt(self) -> None:
-        """Ctrl-C."""
-        signal_inner(self.process, signal.SIGINT)
+    def interrupt(self, times: int = 1) -> None:
+        """Ctrl-C; twice means before the run could obey the first.
+
+        So both arrive while it is stopped, and as different signals: two equal ones would be one to the kernel.
+        """
+        signal_inner(self.process, signal.SIGSTOP)
+        stat = Path(f"/proc/{self.process.pid}/stat")  # nsenter stops when its program does, and continues it
+        wait_until(lambda: stat.read_text().rsplit(") ", 1)[1].startswith("T"), "the run to be stopped", 10)
+        for number in (signal.SIGINT, signal.SIGTERM)[:times]:
+            signal_inner(self.process, number)
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """kill -9 of the operator's program; does nothing when it has ended."""

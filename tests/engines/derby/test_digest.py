@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,9 @@ def test_long_values_count(server: Server, client: DerbyClient) -> None:
     assert all(one != other for number, one in enumerate(seen) for other in seen[:number])
 
 
-def test_a_long_value_needs_no_memory(server: Server, client: DerbyClient) -> None:
+def test_a_long_value_needs_no_memory(new_server: Callable[..., Server], client: DerbyClient) -> None:
     """A value that is larger than the helper's memory is read piece by piece."""
+    server = new_server(options=("-Xmx1g",))  # it makes the value in its own memory
     client.open("big", server.url("big", ";create=true"), "app", "x", CREATE_S)
     client.execute("big", "CREATE TABLE BIG (content CLOB(512M))", deadline_s=CALL_S)
     client.execute("big", "INSERT INTO BIG VALUES (?)", ["x" * (1 << 20)], deadline_s=CALL_S)
