@@ -48,6 +48,12 @@ def digest_of_url(node: Node, url: str, *, user: str = "", password: str = "") -
     return _parse(done.stdout)
 
 
+def journal_of_url(node: Node, url: str, *, user: str = "", password: str = "") -> frozenset[tuple[int, int]]:
+    """The (writer, seq) of every row of JOURNAL, without reading the other tables."""
+    done = node.run(java.command(node, "Digest", "journal"), stdin=f"{url}\n{user}\n{password}\n", timeout_s=DIGEST_S)
+    return _parse(done.stdout).journal
+
+
 def digest_of_dataset(host: Host, name: str, *, database: str = DATABASE, user: str = "", password: str = "") -> Digest:
     """Reads the database in a dataset, or in a snapshot of one, without touching it: a clone is booted
     by an engine of its own, as after a power cut, and destroyed. `user` is for a database whose gate is

@@ -114,7 +114,8 @@ def count_lost(
     `failed`. `died`: for each death of a primary the time since its replica was attached. Also returns the missing
     commits.
     """
-    missing = check.missing(acked, pair.served(serves).journal)
+    there = check.journal_of_url(pair.world.operator, pair.urls(serves)[0], user="app", password="app")
+    missing = check.missing(acked, there)
     last_moments = [c for c in missing if any(w.from_ms <= c.wall_ms <= w.to_ms for w in died)]
     kept = set(pair.isolated_holds(failed, last_moments)) if last_moments and failed else set()
     lost = Lost(

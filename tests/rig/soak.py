@@ -1,4 +1,5 @@
 """`scripts/soak NAME`: the long runs, with the bounds that must hold; the exit status is 1 when one is missed.
+What was measured and which bounds held goes to stdout (with --json as one document), talk to stderr.
 
 rebuild     rebuilds in a row, of a fresh, an outdated and a diverged target in turn, under load
 takeover    a primary killed under load, a take-over, a fail-back; again and again
@@ -9,6 +10,7 @@ simulation  random histories against the decisions and recipes, in the model wor
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from tests.rig.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from tests.rig.workload import Workload
 
@@ -52,17 +55,45 @@ class Tally:
     def bound(self, what: str, *, held: bool) -> None:
         self.bounds.append((what, held))
 
-    def show(self) -> int:
-        for failure in self.failures:
-            say(f"FAILED  {failure}")
-        for what, held in self.bounds:
-            say(f"{'ok    ' if held else 'MISSED'}  {what}")
-        return int(bool(self.failures) or not all(held for _, held in self.bounds))
+    @property
+    def held(self) -> bool:
+        return not self.failures and all(held for _, held in self.bounds)
+
+    @property
+    def lines(self) -> list[str]:
+        failed = [f"FAILED  {failure}\n" for failure in self.failures]
+        return failed + [f"{'ok    ' if held else 'MISSED'}  {what}\n" for what, held in self.bounds]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """`held`: nothing failed and no bound was missed. Times in seconds, as the unluckiest writer saw them."""
+        return {
+            "held": self.held,
+            "round_blocked_s": spread(self.round_s),
+            "cutover_blocked_s": spread(self.cutover_s),
+            "longest_gap_s": spread(self.gaps_s),
+            "predictions": [
+                {"p50_s": round(p50, 3), "p90_s": round(p90, 3), "blocked_s": round(real, 3), "held": real <= p90}
+                for p50, p90, real in self.predicted
+            ],
+            "commits_per_s": [round(rate, 1) for rate in self.rates],
+            "lost": self.lost.document,
+            "bounds": [{"what": what, "held": held} for what, held in self.bounds],
+            "failures": self.failures,
+        }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "count": len(values),
+        "p50": round(measure.p50(values), 3),
+        "worst": round(max(values, default=0.0), 3),
+    }
 
 
 def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def rebuild(pair: Pair, clients: Workload, tally: Tally, name: str) -> float:
@@ -103,9 +134,8 @@ def cutover_bounds(tally: Tally) -> None:
     tally.bound(f"predicted P90 at most twice the median in {sum(tight)} of {len(tight)}", held=all(tight))
 
 
-def soak_rebuild(runs: int) -> Tally:
+def soak_rebuild(runs: int, tally: Tally) -> None:
     """20 rebuilds in a row; the roles stay until a take-over makes the target of the third a diverged one."""
-    tally = Tally()
     with World.start(pool_mb=8192) as world:
         pair = Pair(world, create_bank(world["db1"], size_mb=BANK_MB))
         source, target = "db1", "db2"
@@ -130,7 +160,6 @@ def soak_rebuild(runs: int) -> Tally:
                 forget_target(pair, target)
     tally.bound(f"lost: {tally.lost.document}", held=not (tally.lost.planned or tally.lost.unexplained))
     cutover_bounds(tally)
-    return tally
 
 
 def fail_over(pair: Pair, clients: Workload, attached_ms: float, source: str) -> Window:
@@ -173,9 +202,8 @@ def forget_target(pair: Pair, target: str) -> None:
     host.start_derby()
 
 
-def soak_takeover(runs: int) -> Tally:
+def soak_takeover(runs: int, tally: Tally) -> None:
     """The primary is killed under load, the replica takes over, the dead one comes back as the replica."""
-    tally = Tally()
     with World.start(pool_mb=8192) as world:
         pair = Pair(world, create_bank(world["db1"], size_mb=BANK_MB))
         source, target = "db1", "db2"
@@ -197,12 +225,10 @@ def soak_takeover(runs: int) -> Tally:
     lost = tally.lost
     tally.bound(f"lost: {lost.document}; unexplained and planned 0", held=not (lost.planned or lost.unexplained))
     cutover_bounds(tally)
-    return tally
 
 
-def soak_kills(runs: int) -> Tally:
+def soak_kills(runs: int, tally: Tally) -> None:
     """Every part in every phase, `runs` times over."""
-    tally = Tally()
     for victim in harm.VICTIMS * runs:
         for phase in harm.PHASES:
             if victim == "guard" and phase == "seed":
@@ -219,19 +245,17 @@ def soak_kills(runs: int) -> Tally:
     worst_s = max(tally.gaps_s, default=0.0)
     longest_s = aftermath.LONGEST_GAP_S
     tally.bound(f"longest gap {worst_s:.1f} s <= {longest_s:g} s", held=worst_s <= longest_s)
-    return tally
 
 
-def soak_simulation(runs: int) -> Tally:
+def soak_simulation(runs: int, tally: Tally) -> None:
     """More of the histories that the ordinary tests run too."""
-    tally = Tally()
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", HISTORIES]
-    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "SNAPREP_HISTORIES": str(runs)}, check=False)
+    env = {**os.environ, "SNAPREP_HISTORIES": str(runs)}
+    done = subprocess.run(argv, cwd=ROOT, env=env, stdout=sys.stderr, check=False)
     tally.bound(f"{runs} random histories", held=done.returncode == 0)
-    return tally
 
 
-SOAKS: dict[str, tuple[Callable[[int], Tally], int]] = {
+SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
     "rebuild": (soak_rebuild, 20),
     "takeover": (soak_takeover, 10),
     "kills": (soak_kills, 1),
@@ -245,11 +269,20 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("name", choices=SOAKS)
     parser.add_argument("--runs", type=int, help="rebuilds, take-overs, times over, or histories")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     options = parser.parse_args(words)
     soak, runs = SOAKS[options.name]
-    tally = soak(options.runs or runs)
-    say("")
-    return tally.show()
+    runs = options.runs or runs
+    tally = Tally()
+    try:
+        soak(runs, tally)
+    except RigError as error:  # what was measured until then is still told
+        tally.failures.append(str(error))
+    if options.json:
+        sys.stdout.write(json.dumps({"soak": options.name, "runs": runs, **tally.document}, indent=2) + "\n")
+    else:
+        sys.stdout.writelines(tally.lines)
+    return int(not tally.held)
 
 
 if __name__ == "__main__":
