@@ -14,13 +14,17 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 HEADER_BYTES = 24
 CHECKSUM_BYTES = 37  # the record that opens a group, framing included
+GROUP_MOST_BYTES = 16 << 20  # held in memory at once; Derby's own are 32 KiB, or one record
+_CHECKSUM_BODY_BYTES = 21
 _FRAME_BYTES = 16  # length, instant, length
+_READ_BYTES = 1 << 20
 _LOG_FORMAT = 128
-_CHECKSUM = bytes.fromhex("00814900000001c501")  # record, group CHECKSUM, no transaction, operation 453, CRC-32
+CHECKSUM_SIGN = bytes.fromhex("00814900000001c501")  # record, group CHECKSUM, no transaction, operation 453, CRC-32
+CHECKSUM_SIGN_AT = 12  # behind length and instant
 _CONTROL_FORMAT = b"\x00\x00\x00\x80\x00\x00\x00\x09"
 
 _COMMIT = 0x10  # flag of a record's group
@@ -35,6 +39,10 @@ class LogDamaged(Exception):
 
 class LogGone(Exception):
     """A log file between two ends is missing: Derby deleted it at a checkpoint, or the position is another log's."""
+
+
+class LogChanged(Exception):
+    """What stood at a place in the log is not there any more: it was written anew, cut, or is another database's."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -67,6 +75,14 @@ class LogControl:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogHeader:
+    """The head of a log file: its number, and where the file before it ended."""
+
+    number: int
+    before: LogPosition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commits:
     """`count` commits lie after `since`; `first` and `last` are where their records begin; `end` is the log's end."""
 
@@ -79,9 +95,13 @@ class Commits:
 
 def log_files(directory: Path) -> list[int]:
     """The numbers of the log files that carry a whole header, ascending; to Derby too an empty one is none."""
+    return [number for number in numbers(directory) if header(directory, number) is not None]
+
+
+def numbers(directory: Path) -> list[int]:
+    """The numbers of everything that is named like a log file, ascending."""
     names = (re.fullmatch(r"log([1-9]\d*)\.dat", path.name) for path in directory.iterdir())
-    numbers = sorted(int(match[1]) for match in names if match)
-    return [number for number in numbers if _has_header(_path(directory, number), number)]
+    return sorted(int(match[1]) for match in names if match)
 
 
 def log_end(directory: Path) -> LogPosition:
@@ -89,10 +109,10 @@ def log_end(directory: Path) -> LogPosition:
 
     Raises LogDamaged when there is no log file with a header.
     """
-    numbers = log_files(directory)
-    if not numbers:
-        raise LogDamaged(f"no log file with a whole header in {directory}")
-    return LogPosition(numbers[-1], _file_end(_path(directory, numbers[-1])))
+    for number in reversed(numbers(directory)):
+        if header(directory, number) is not None:
+            return LogPosition(number, file_end(directory, number))
+    raise LogDamaged(f"no log file with a whole header in {directory}")
 
 
 def checkpoint(directory: Path) -> LogPosition:
@@ -128,7 +148,7 @@ def bytes_between(directory: Path, a: LogPosition, b: LogPosition) -> int:
         return -bytes_between(directory, b, a)
     total, start = 0, a.offset
     for number in range(a.file, b.file):
-        total += _file_end(_existing(directory, number)) - start
+        total += file_end(directory, number) - start
         start = HEADER_BYTES
     return total + b.offset - start
 
@@ -151,9 +171,9 @@ def count_commits(directory: Path, since: LogPosition) -> Commits:
     open_ones: dict[int, int] = {}  # transaction -> flags seen so far
     found: list[LogPosition] = []
     # The file before gives the openings of what was under way at `since`; it may be gone.
-    context = since.file - 1 if _path(directory, since.file - 1).exists() else since.file
+    context = since.file - 1 if path_of(directory, since.file - 1).exists() else since.file
     for number in range(context, end.file + 1):
-        for offset, body in _records(_existing(directory, number)):
+        for offset, body in _records(_existing(directory, number), number):
             place = LogPosition(number, offset)
             if _ends_user_commit(body, open_ones) and place >= since:
                 found.append(place)
@@ -188,60 +208,104 @@ def _ends_user_commit(body: bytes, open_ones: dict[int, int]) -> bool:
     return False
 
 
-def _path(directory: Path, number: int) -> Path:
+def path_of(directory: Path, number: int) -> Path:
     return directory / f"log{number}.dat"
 
 
 def _existing(directory: Path, number: int) -> Path:
-    path = _path(directory, number)
+    path = path_of(directory, number)
     if not path.exists():
         raise LogGone(f"{path} does not exist")
     return path
 
 
-def _has_header(path: Path, number: int) -> bool:
+def parse_header(data: bytes, number: int) -> LogHeader | None:
+    """The header of the file of this number; None when these bytes are not one."""
+    if len(data) < HEADER_BYTES:
+        return None
+    found_format, _obsolete, found_number, before = struct.unpack_from(">iiqq", data)
+    if found_format != _LOG_FORMAT or found_number != number or before < 0:
+        return None
+    return LogHeader(number=number, before=LogPosition.from_instant(before))
+
+
+def header(directory: Path, number: int) -> LogHeader | None:
+    """The header of a log file; None when the file has no whole one, or is not there."""
+    try:
+        with path_of(directory, number).open("rb") as file:
+            return parse_header(file.read(HEADER_BYTES), number)
+    except FileNotFoundError:
+        return None
+
+
+def group_end(file: IO[bytes], at: LogPosition) -> int | None:
+    """Where the group that begins at a position of this open file ends; None when no whole one is there."""
+    file.seek(at.offset)
+    lead = file.read(CHECKSUM_BYTES)
+    left = lead_data_bytes(lead, at)
+    if left is None:
+        return None
+    end, crc = at.offset + CHECKSUM_BYTES + left, 0
+    while left:
+        data = file.read(min(left, _READ_BYTES))
+        if not data:
+            return None
+        crc = zlib.crc32(data, crc)
+        left -= len(data)
+    return end if crc == _lead_crc(lead) else None
+
+
+def read_group(file: IO[bytes], at: LogPosition) -> bytes | None:
+    """The group that begins at a position of this open file, its checksum record included; None when none is there.
+
+    Raises LogDamaged when it is longer than GROUP_MOST_BYTES.
+    """
+    file.seek(at.offset)
+    lead = file.read(CHECKSUM_BYTES)
+    data_bytes = lead_data_bytes(lead, at)
+    if data_bytes is None:
+        return None
+    if data_bytes > GROUP_MOST_BYTES:
+        if group_end(file, at) is None:  # a damaged length
+            return None
+        raise LogDamaged(f"a group of {data_bytes} bytes at {at}: derby.storage.logBufferSize is too large")
+    data = file.read(data_bytes)
+    return lead + data if len(data) == data_bytes and zlib.crc32(data) == _lead_crc(lead) else None
+
+
+def lead_data_bytes(lead: bytes, at: LogPosition) -> int | None:
+    """How many bytes a checksum record at this position covers; None when this is none."""
+    if len(lead) < CHECKSUM_BYTES:
+        return None
+    length, instant = struct.unpack_from(">iq", lead)
+    data_bytes, _crc, length_again = struct.unpack_from(">iqi", lead, 21)
+    whole = length == length_again == _CHECKSUM_BODY_BYTES and instant == at.instant and lead[12:21] == CHECKSUM_SIGN
+    return data_bytes if whole and data_bytes > _FRAME_BYTES else None
+
+
+def _lead_crc(lead: bytes) -> int:
+    return int.from_bytes(lead[25:33], "big", signed=True)
+
+
+def _records(path: Path, number: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, body) of each record in whole groups, without the checksum records, up to the first that is not."""
+    start = HEADER_BYTES
     with path.open("rb") as file:
-        header = file.read(HEADER_BYTES)
-    if len(header) < HEADER_BYTES:
-        return False
-    found_format, _obsolete, found_number = struct.unpack_from(">iiq", header)
-    return bool(found_format == _LOG_FORMAT and found_number == number)
+        while group := read_group(file, LogPosition(number, start)):
+            at = CHECKSUM_BYTES
+            while at < len(group):
+                length = int.from_bytes(group[at : at + 4], "big")
+                yield start + at, group[at + 12 : at + 12 + length]
+                at += length + _FRAME_BYTES
+            start += len(group)
 
 
-def _groups(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(offset of the first record, records) of each whole group with the right CRC, up to the first that is not."""
-    at = HEADER_BYTES
-    with path.open("rb") as file:
-        file.seek(at)
-        while len(lead := file.read(CHECKSUM_BYTES)) == CHECKSUM_BYTES:
-            length, instant = struct.unpack_from(">iq", lead)
-            if length != 21 or instant & 0xFFFFFFFF != at or lead[12:21] != _CHECKSUM:
-                return
-            data_bytes, crc, length_again = struct.unpack_from(">iqi", lead, 21)
-            if length_again != length or data_bytes < _FRAME_BYTES:
-                return
-            data = file.read(data_bytes)
-            if len(data) < data_bytes or zlib.crc32(data) != crc:
-                return
-            yield at + CHECKSUM_BYTES, data
-            at += CHECKSUM_BYTES + data_bytes
-
-
-def _records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(offset, body) of each record in whole groups, without the checksum records."""
-    for start, data in _groups(path):
-        at = 0
-        while at < len(data):
-            length = int.from_bytes(data[at : at + 4], "big")
-            yield start + at, data[at + 12 : at + 12 + length]
-            at += length + _FRAME_BYTES
-
-
-def _file_end(path: Path) -> int:
-    end = HEADER_BYTES
-    for start, data in _groups(path):
-        end = start + len(data)
-    return end
+def file_end(directory: Path, number: int, start: int = HEADER_BYTES) -> int:
+    """Where the last whole group of a file ends, looked for from the start of a group on. Raises LogGone."""
+    with _existing(directory, number).open("rb") as file:
+        while (end := group_end(file, LogPosition(number, start))) is not None:
+            start = end
+    return start
 
 
 def _compressed_int(data: bytes, at: int) -> tuple[int, int]:

@@ -71,7 +71,7 @@ def _with_a_lone_checksum(directory: Path) -> None:
     end = log.log_end(directory)
     with (directory / f"log{end.file}.dat").open("r+b") as file:
         file.seek(end.offset)
-        file.write(struct.pack(">iq", 21, end.instant) + log._CHECKSUM + struct.pack(">iqi", 100, 12345, 21))
+        file.write(struct.pack(">iq", 21, end.instant) + log.CHECKSUM_SIGN + struct.pack(">iqi", 100, 12345, 21))
 
 
 def _with_a_torn_group(directory: Path) -> None:
