@@ -30,6 +30,35 @@ MIB = 1 << 20
 GIB = 1 << 30
 VERB_S = 3600.0
 
+FIGURES = """\
+what the figures are:
+  lost      acknowledged commits that the serving side does not hold: `planned` by a planned change, `unshipped` with
+            a primary that died and found in what was isolated, `unexplained` neither
+blocked, for each of `sizes`:
+  size_gb                nearly what a full send ships: random text, six bits a byte, compressed nowhere
+  snaprep_blocked_s      median over --runs rebuilds (one of an empty host, then of an outdated one) of the longest time
+                         between two acknowledged commits that any one writer had at the cutover; attempts that were
+                         undone and retried are added
+  snaprep_blocked_max_s  the worst of them
+  documented_blocked_s   the same of Derby's documented procedure: server shut down, the whole database copied by
+                         tar | ssh (aes128-gcm), startSlave, startMaster, clients let in again
+  ratio                  documented_blocked_s over snaprep_blocked_s
+  growth                 (of the whole) snaprep_blocked_s at the last size over that at the first
+plane:
+  ratio_median           median of the pairs' ratios: bytes per second of a full send through snaprep, hashed at both
+                         ends, over that of `zfs send | ssh -c aes128-gcm@openssh.com | zfs receive`, in turn, of one
+                         dataset over one link; from the start of the send to the end of the receive, for the
+                         command with its handshake (snaprep opens its connections ahead)
+  cpu_s_per_gib          CPU seconds of all that runs on both hosts and at the operator's, for each GiB
+round:
+  snaprep_s, by_hand_s   median of a round with nothing written: snapshot, send, receive, GUID read back; by hand in a
+                         shell on the source with one held ssh ControlMaster
+  steps_ms               what each step of snaprep's rounds took on its host
+failback:
+  ratio, full_ratio      bytes on the wire of a whole fail-back, while --commits go on, over those of the one
+                         `zfs send -i base final`, and over those of a full send
+"""
+
 
 def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
@@ -130,7 +159,9 @@ def plane(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def full_by_snaprep(pair: Pair, meter: Meter, cpu: list[float]) -> float:
-    """Bytes per second of the first round of a rebuild on an empty host, from connecting to the last byte's landing."""
+    """Bytes per second of the first round of a rebuild on an empty host, from the start of the send to the end of the
+    receive, on a connection that was opened ahead.
+    """
     running = pair.start("rebuild", "--hold", "--freeze", "never")
     running.wait_event(lambda e: e["event"] == "steps" and "send" in e["steps"])
     before = meter.mark()
@@ -299,7 +330,7 @@ BENCHES: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], dict[st
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="scripts/bench", description=__doc__, epilog=FIGURES, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("name", choices=BENCHES)
     parser.add_argument(
