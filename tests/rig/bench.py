@@ -43,6 +43,7 @@ blocked, for each of `sizes`:
   documented_blocked_s   the same of Derby's documented procedure: server shut down, the whole database copied by
                          tar | ssh (aes128-gcm), startSlave, startMaster, clients let in again
   ratio                  documented_blocked_s over snaprep_blocked_s
+  refused                why snaprep gave a rebuild up, so that it had to be begun again
   growth                 (of the whole) snaprep_blocked_s at the last size over that at the first
 plane:
   ratio_median           median of the pairs' ratios: bytes per second of a full send through snaprep, hashed at both
@@ -71,14 +72,6 @@ def start(size_mb: int, link_mbit: float | None) -> World:
     return world
 
 
-def rebuild(pair: Pair, *words: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    running = pair.start("rebuild", *words)
-    result = running.wait(VERB_S)
-    if result.code != 0:
-        raise RigError(f"rebuild: {result}")
-    return result.document, running.events()
-
-
 # ---------------------------------------------------------------------- blocked
 
 
@@ -105,15 +98,18 @@ def blocked(options: argparse.Namespace) -> dict[str, Any]:
 def blocked_at(world: World, size: float, options: argparse.Namespace) -> tuple[dict[str, Any], Lost]:
     pair = Pair(world, create_bank(world["db1"], size_mb=int(size * 1024)))
     gaps: list[float] = []
+    refused: list[str] = []
     with pair.writers(rate=options.commits) as clients:
         clients.wait_for(int(options.commits))
         for number in range(options.runs):
             if number:
                 world["db2"].restart_derby()  # the replica is gone, its data is outdated
-            _, events = rebuild(pair)
+            _, events, why = measure.rebuilds(pair, VERB_S)
             clients.wait_for(20, 60)
             gaps.append(measure.cutover_blocked_s(clients.acked(), events))
-            say(f"{size:g} GB: snaprep, run {number + 1}: blocked {gaps[-1]:.2f} s")
+            refused += why
+            again = "".join(f", begun again after {reason}" for reason in why)
+            say(f"{size:g} GB: snaprep, run {number + 1}: blocked {gaps[-1]:.2f} s{again}")
         began_ms = 1000 * time.time()
         byhand.rebuild(pair)
         clients.wait_for(20, 60)
@@ -128,6 +124,7 @@ def blocked_at(world: World, size: float, options: argparse.Namespace) -> tuple[
         "snaprep_blocked_max_s": round(max(gaps), 3),
         "documented_blocked_s": round(documented_s, 3),
         "ratio": round(documented_s / snaprep_s, 1),
+        "refused": refused,
     }
     return row, lost
 
@@ -249,7 +246,7 @@ def failback(options: argparse.Namespace) -> dict[str, Any]:
         pair = Pair(world, create_bank(world["db1"], size_mb=size_mb))
         with pair.writers(rate=options.commits) as clients:
             clients.wait_for(50)
-            _, events = rebuild(pair)
+            _, events, _ = measure.rebuilds(pair, VERB_S)
             clients.wait_for(50)
             world.power_off("db1")
             died = Window(from_ms=measure.attached_ms(events), to_ms=1000 * time.time())

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.rig import check
-from tests.rig.pair import Pair
+from tests.rig.node import RigError
+from tests.rig.pair import Pair, Result
 from tests.rig.workload import Commit
 
 Event = dict[str, Any]
+TRIES = 3
+GAVE_UP = (12, 20)  # exit codes: rounds do not converge, cutovers were undone
 SETTLE_MS = 50  # an event is written this much later than what it tells of, at most
 
 
@@ -48,6 +51,25 @@ class Lost:
     @property
     def document(self) -> dict[str, int]:
         return {"planned": self.planned, "unshipped": self.unshipped, "unexplained": self.unexplained}
+
+
+def rebuilds(pair: Pair, timeout_s: float, *words: str) -> tuple[Result, list[Event], list[str]]:
+    """A rebuild, begun again when it gives up: its report, the events of all tries, and why the earlier ones ended.
+
+    Giving up leaves the source open, so an operator would do the same; what the tries cost is in the events. Raises
+    RigError when the last one fails too.
+    """
+    events: list[Event] = []
+    refused: list[str] = []
+    while True:
+        running = pair.start("rebuild", *words)
+        result = running.wait(timeout_s)
+        events += running.events()
+        if result.code == 0:
+            return result, events, refused
+        refused.append(f"exit {result.code}: {result.error_id}: {(result.document.get('error') or {}).get('what', '')}")
+        if len(refused) == TRIES or result.code not in GAVE_UP:
+            raise RigError(f"rebuild: {'; '.join(refused)}\n{result.stderr[-2000:]}")
 
 
 def at_ms(event: Event) -> float:

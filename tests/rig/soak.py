@@ -99,12 +99,10 @@ def say(text: str) -> None:
 def rebuild(pair: Pair, clients: Workload, tally: Tally, name: str) -> float:
     """One rebuild, measured by the writers' records. Returns since when the replica is attached. Raises RigError."""
     began_s = time.monotonic()
-    running = pair.start("rebuild")
-    result = running.wait(VERB_S)
-    if result.code != 0:
-        raise RigError(f"{name}: {result}")
+    result, events, refused = measure.rebuilds(pair, VERB_S)
+    tally.failures += [f"{name}: {why}" for why in refused]
     clients.wait_for(WRITERS * 10, 60)
-    acked, events = clients.acked(), running.events()
+    acked = clients.acked()
     rounds = [measure.blocked_s(acked, window) for window in measure.round_windows(events)]
     blocked_s = measure.cutover_blocked_s(acked, events)
     shown = result.document["cutover"]
