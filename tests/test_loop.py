@@ -126,6 +126,45 @@ def opened(session: Session, recipe: tuple[Step, ...]) -> Outcome:
     return Interpreter(session, lambda _: None).run(recipe)
 
 
+def test_both_hosts_work_at_the_same_time(reach: dict[str, list[Agent | SnaprepError]]) -> None:
+    """Steps beside others are asked for before those are waited for; when one host fails, both undo, and no more runs."""
+    first, second = Agent("a", BEFORE.hosts[0]), Agent("b", BEFORE.hosts[1])
+    reach.update(a=[first], b=[second])
+    order: list[str] = []
+    for agent in (first, second):
+
+        def noted(*words: Any, agent: Agent = agent, begin: Any = agent.begin, **more: Any) -> Any:  # noqa: ANN401
+            order.append(f"begin {agent.name}")
+            return begin(*words, **more)
+
+        def performed(steps: list[Any], agent: Agent = agent, perform: Any = agent.perform) -> Any:  # noqa: ANN401
+            order.append(f"end {agent.name}")
+            return perform(steps)
+
+        agent.begin, agent.perform = noted, performed  # type: ignore[method-assign, assignment]
+    recipe = (
+        Step(host="a", op="receive_begin", undo=(Step(host="a", op="receive_cancel"),)),
+        Step(host="b", op="checkpoint", beside=True, undo=(Step(host="b", op="thaw"),)),
+        Step(host="b", op="snapshot"),
+    )
+    with Session.open(PAIR) as session:
+        assert opened(session, recipe).error is None
+        assert order == ["begin a", "begin b", "end a", "end b", "begin b", "end b"]
+        del first.performed[:], second.performed[:]
+
+        def failing(steps: list[Any]) -> Performed:
+            if steps[0].op == "receive_begin":
+                error = ErrorInfo("stale", "not the base")
+                return Performed(done=(StepDone("receive_begin", "receive_begin", 0, 1, None, error),))
+            return Performed(done=tuple(StepDone(s.key, s.op, 0, 1) for s in steps))
+
+        first.perform = failing  # type: ignore[method-assign]
+        outcome = opened(session, recipe)
+        assert outcome.error is not None
+        assert outcome.error.id == "stale"
+        assert second.performed == ["checkpoint", "thaw"]
+
+
 def test_a_recipe_never_goes_on_with_another_agent(reach: dict[str, list[Agent | SnaprepError]]) -> None:
     """A gate closed by one agent is open when it died, so what comes next must not run on a new one.
 

@@ -1,4 +1,5 @@
-"""Runs any recipe on the hosts: one call for the steps of one host that follow each other.
+"""Runs any recipe on the hosts: one call for the steps of one host that follow each other, both hosts at the same time
+where a recipe says so.
 
 When a step fails, its host has undone its own part of that call before it answered. What earlier calls did is then
 undone on all hosts at once, each host's newest first: the hosts do not wait for each other, because opening the source
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
 from snaprep.core.perform import Performed, StepCall, StepDone, to_call, undo_calls
-from snaprep.core.recipe import Recipe, calls
+from snaprep.core.recipe import Recipe, stages
 from snaprep.host.base import Host, Pending
 
 # What the guard of an agent that died does by itself. A second hand would get in its way: an open that waits for what
@@ -48,6 +49,16 @@ class Outcome:
         return max(0.0, 1000 * (ended - began)) if began is not None and ended is not None else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one host was asked to do in a stage; without `pending` it could not even be asked."""
+
+    host: str
+    steps: list[StepCall]
+    pending: Pending[Performed] | None
+    error: ErrorInfo | None
+
+
 class Interpreter:
     """Runs recipes on live hosts. `on_event` hears of every step and of the bytes under way.
 
@@ -58,42 +69,62 @@ class Interpreter:
     def __init__(self, agents: Agents, on_event: OnEvent) -> None:
         self._agents = agents
         self._on_event = on_event
-        self._pending: Pending[Performed] | None = None
+        self._pending: list[Pending[Performed]] = []
 
     def run(self, recipe: Recipe, stop: Callable[[], bool] = lambda: False) -> Outcome:
         """Run to the end or to the first failure. `stop` is asked between calls."""
         outcome = Outcome()
         finished: list[tuple[str, list[StepCall]]] = []
         begun: dict[str, Host] = {}
-        for group in calls(recipe):
-            host = group[0].host
-            wire = [to_call(step, outcome.results) for step in group]
+        for stage in stages(recipe):
             if stop():
                 outcome.error = ErrorInfo("stopped", "stopped as asked", exit_code=10)
                 break
-            try:
-                agent = begun[host] if host in begun else self._agents.host(host)
-            except SnaprepError as error:
-                outcome.error = error.info
+            under_way = [self._begin(group, outcome, begun) for group in stage]
+            for call in under_way:
+                if call is not None:
+                    self._end(call, outcome, finished)
+            self._pending = []
+            if outcome.error is not None:
                 break
-            begun[host] = agent
-            try:
-                performed = self._perform(
-                    agent, host, wire, interruptible=all(s.may_interrupt and not s.blocks for s in group)
-                )
-            except SnaprepError as error:
-                outcome.error = error.info
-                finished.append((host, wire))  # unknown how far it got: its undo is fine to run
-                break
-            self._note(outcome, host, performed)
-            if performed.failed is not None:
-                outcome.error = performed.failed.error
-                outcome.undone += [(host, s) for s in performed.undone]
-                break
-            finished.append((host, wire))
         if outcome.error is not None:
             self._undo(outcome, finished, {name for name, agent in begun.items() if not agent.alive})
         return outcome
+
+    def _begin(self, group: Recipe, outcome: Outcome, begun: dict[str, Host]) -> _Call | None:
+        """Ask one host for its steps; None when another host's part of this stage, or its own agent, has failed."""
+        if outcome.error is not None:
+            return None
+        host = group[0].host
+        wire = [to_call(step, outcome.results) for step in group]
+        try:
+            begun[host] = begun[host] if host in begun else self._agents.host(host)
+        except SnaprepError as error:
+            outcome.error = error.info
+            return None
+        interruptible = all(s.may_interrupt and not s.blocks for s in group)
+        try:
+            return _Call(host, wire, self._ask(begun[host], host, wire, interruptible=interruptible), None)
+        except SnaprepError as error:
+            return _Call(host, wire, None, error.info)
+
+    def _end(self, call: _Call, outcome: Outcome, finished: list[tuple[str, list[StepCall]]]) -> None:
+        """Wait for what one host did. The first error of a stage is the one that is told."""
+        error = call.error
+        if call.pending is not None:
+            try:
+                performed = call.pending.result()
+            except SnaprepError as failure:
+                error = failure.info
+            else:
+                self._note(outcome, call.host, performed)
+                if performed.failed is not None:
+                    outcome.error = outcome.error or performed.failed.error
+                    outcome.undone += [(call.host, s) for s in performed.undone]
+                    return
+        if error is not None:
+            outcome.error = outcome.error or error
+        finished.append((call.host, call.steps))  # unknown how far it got: its undo is fine to run
 
     def must(self, recipe: Recipe) -> Outcome:
         """Like `run`, but a failure is raised after the undo."""
@@ -103,12 +134,11 @@ class Interpreter:
         return outcome
 
     def cancel(self) -> None:
-        """Ask the call under way to give up, if its steps allow it: a stream ends, a cutover does not."""
-        pending = self._pending
-        if pending is not None:
+        """Ask the calls under way to give up, if their steps allow it: a stream ends, a cutover does not."""
+        for pending in self._pending:
             pending.cancel()
 
-    def _perform(self, agent: Host, host: str, steps: list[StepCall], *, interruptible: bool) -> Performed:
+    def _ask(self, agent: Host, host: str, steps: list[StepCall], *, interruptible: bool) -> Pending[Performed]:
         self._agents.acted = True
         deadline_s = sum(s.deadline_s for s in steps) + _ANSWER_S
         self._on_event({"event": "steps", "host": host, "steps": [s.key for s in steps]})
@@ -120,11 +150,8 @@ class Interpreter:
             on_progress=lambda e: self._on_event({"event": "progress", "host": host, **e}),
         )
         if interruptible:
-            self._pending = pending
-        try:
-            return pending.result()
-        finally:
-            self._pending = None
+            self._pending = [*self._pending, pending]
+        return pending
 
     def _note(self, outcome: Outcome, host: str, performed: Performed) -> None:
         for step in performed.done:
@@ -165,7 +192,7 @@ class Interpreter:
         """Each undo in a call of its own, so that one that fails does not keep the next from running."""
         for step in undo:
             try:
-                performed = self._perform(self._agents.host(host), host, [step], interruptible=False)
+                performed = self._ask(self._agents.host(host), host, [step], interruptible=False).result()
                 outcome.undone += [(host, s) for s in performed.done]
             except SnaprepError as error:
                 outcome.undone.append((host, StepDone(step.key, step.op, 0, 0, None, error.info)))

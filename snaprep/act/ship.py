@@ -43,9 +43,10 @@ def parcel(action: Seed | Round | Refresh, number: int) -> Shipment:
 
 
 def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[RoundDone, float]:
-    """Snapshot, send, receive, read the GUIDs back, hold on both sides; then let go of the run's former point.
+    """Snapshot, send, receive, read the GUIDs back; then hold on both sides, and let go of the run's former point.
 
     `since_s` is the sender's monotonic time of the former snapshot. Returns what was measured, and this one's time.
+    What comes after the GUIDs were read back is no part of the round's time: the replica has the point by then.
     """
     began_s = time.monotonic()
     context.tell(shipment.report)
@@ -54,6 +55,8 @@ def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[R
     if outcome.error is not None:
         context.tell(replace(shipment.report, state="failed"))
         raise from_info(outcome.error)
+    total_s = time.monotonic() - began_s
+    context.interpreter.must(holds(context, shipment, point))
     context.interpreter.run(former(context, shipment))
     taken_s = next(s.ended_s for _, s in outcome.done if s.key == "snapshot")
     sent = outcome.results["send"]
@@ -64,7 +67,7 @@ def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[R
         head_guid=outcome.results["snapshot"]["guids"][0],
         delta_bytes=sent["bytes"],
         send_s=sent["seconds"],
-        total_s=time.monotonic() - began_s,
+        total_s=total_s,
         dirty_s=taken_s - since_s if since_s is not None and shipment.base is not None else None,
         freeze_ms=outcome.took_ms("freeze", "freeze") if frozen else 0.0,
         blocked_ms=outcome.took_ms("freeze", "thaw") if frozen else 0.0,
@@ -94,6 +97,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "image": image,
         "origin": origin,
         "base_guid": base.point.guid if base else None,
+        "tuning": tuning(context, sender.name),
     }
     cancel = Step(host=receiver.name, op="receive_cancel", args={"stream": stream})
     plan = SnapshotPlan(
@@ -117,22 +121,29 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "stream": stream,
         "image": image,
         "guids": Ref("snapshot", "guids"),
-        "tuning": tuning(context, sender.name),
     }
     return (
         Step(host=receiver.name, op="receive_begin", args=begin, undo=(cancel,)),
         *context.engine.snapshot(plan),
         Step(host=sender.name, op="send", args=sent, deadline_s=SEND_S),
-        Step(host=sender.name, op="hold", args={"image": sender.live_name, "point": point}),
         Step(host=receiver.name, op="receive_end", args=landed, deadline_s=300),
-        Step(host=receiver.name, op="hold", args={"image": image, "point": point}, name="hold there"),
+    )
+
+
+def holds(context: Context, shipment: Shipment, point: str) -> Recipe:
+    """Hold the new common point, on both sides at the same time. Until then the former one is held, and stays."""
+    sender, receiver = context.facts.host(shipment.sender), context.facts.host(shipment.receiver)
+    there = {"image": recv_name(receiver.live_name), "point": point}
+    return (
+        Step(host=sender.name, op="hold", args={"image": sender.live_name, "point": point}),
+        Step(host=receiver.name, op="hold", args=there, beside=True, name="hold there"),
     )
 
 
 def former(context: Context, shipment: Shipment) -> Recipe:
     """Let go of the point that this very run shipped before: both sides hold the new one.
 
-    A recipe of its own, run after the shipment: a failed shipment must not cost the newest common point.
+    A recipe of its own, run after the shipment and the holds: a failed one must not cost the newest common point.
     """
     sender, receiver = context.facts.host(shipment.sender), context.facts.host(shipment.receiver)
     base = shipment.base
@@ -142,7 +153,7 @@ def former(context: Context, shipment: Shipment) -> Recipe:
     here = {"image": base.source_image, "point": base.point.name}
     return (
         Step(host=receiver.name, op="destroy_point", args=there),
-        Step(host=sender.name, op="destroy_point", args=here, name="destroy old"),
+        Step(host=sender.name, op="destroy_point", args=here, beside=True, name="destroy old"),
     )
 
 

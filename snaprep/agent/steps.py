@@ -16,7 +16,7 @@ from snaprep.agent.host import AgentHost
 from snaprep.agent.link import StreamHeader
 from snaprep.agent.streams import PROBE_SINK, Sent
 from snaprep.core.codec import decode_at, encode
-from snaprep.core.errors import Stale
+from snaprep.core.errors import SnaprepError, Stale
 from snaprep.core.volume import ImageRole, Point
 from snaprep.engines.base import Quiesced, Tail
 
@@ -50,8 +50,8 @@ def release(host: AgentHost, *, image: str, point: str) -> None:
 
 @step
 def destroy_point(host: AgentHost, *, image: str, point: str) -> None:
-    host.volume.release(image, point)
-    host.volume.destroy_point(image, point)
+    """Destroy a point that the pair's runs made, its hold included."""
+    host.volume.let_go(image, point)
 
 
 @step
@@ -112,28 +112,34 @@ def tail(host: AgentHost, *, image: str, position: int) -> Tail:
 
 
 @step
-def receive_begin(host: AgentHost, *, stream: str, image: str, origin: str | None, base_guid: int | None) -> None:
-    """Expect a stream. What can be refused is refused now, before the sender does anything."""
-    programs = {
-        part: host.volume.open_receive(image, part, origin=origin, resumable=False, base_guid=base_guid)
-        for part in ("", *sorted(host.spec.children))
-    }
-    host.streams.receive_begin(stream, programs)
-
-
-@step
-def receive_end(
+def receive_begin(
     host: AgentHost,
     *,
     stream: str,
     image: str,
-    guids: tuple[int, ...],
+    origin: str | None,
+    base_guid: int | None,
     tuning: dict[str, str],
-    deadline_s: float,
-) -> Point:
-    """Wait for the stream to be in, then read the GUIDs back. A stream is named after its point."""
-    host.streams.receive_end(stream, deadline_s)
-    return host.volume.received(image, stream, guids, tuning=tuning)
+) -> None:
+    """Expect a stream. What can be refused is refused now, before the sender does anything.
+
+    As soon as it is in, its GUIDs are read back and a new image is sealed. A stream is named after its point.
+    """
+    programs = {
+        part: host.volume.open_receive(image, part, origin=origin, resumable=False, base_guid=base_guid)
+        for part in ("", *sorted(host.spec.children))
+    }
+    host.streams.receive_begin(stream, programs, lambda: host.volume.received(image, stream, tuning=tuning))
+
+
+@step
+def receive_end(host: AgentHost, *, stream: str, image: str, guids: tuple[int, ...], deadline_s: float) -> Point:
+    """Wait for the stream to be in, and compare the GUIDs that were read back with the source's."""
+    point = host.streams.receive_end(stream, deadline_s)
+    if point is None or point.guids != guids:
+        what = f"{image}@{stream} has GUIDs {point.guids if point else ()}; the source has {guids}"
+        raise SnaprepError("receive-incomplete", what, hint="The round is repeated.")
+    return point
 
 
 @step
@@ -152,18 +158,19 @@ def send(
     base_guid: int | None,
     base_name: str,
     flags: tuple[str, ...],
+    last: bool = False,
 ) -> Sent:
     header = StreamHeader(
         run=host.streams.run, stream=stream, image=image, parts=host.spec.children, base_guid=base_guid, head=point,
         head_guid=guids[0],
     )  # fmt: skip
-    return host.streams.send(host.volume, header, base_name, flags)
+    return host.streams.send(host.volume, header, base_name, flags, ahead=not last)
 
 
 @step
 def probe_begin(host: AgentHost, *, stream: str) -> None:
     """Expect throw-away bytes."""
-    host.streams.receive_begin(stream, {"": PROBE_SINK})
+    host.streams.receive_begin(stream, {"": PROBE_SINK}, lambda: None)
 
 
 @step

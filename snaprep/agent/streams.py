@@ -13,6 +13,7 @@ from snaprep.agent import flow, keys, pump
 from snaprep.agent.link import Dialer, Link, Listener, StreamHeader, Way
 from snaprep.agent.serve import login_user
 from snaprep.core.errors import SnaprepError, Stopped
+from snaprep.core.volume import Point
 from snaprep.volumes.base import Volume
 
 PROBE_BYTES = 64 << 20
@@ -45,7 +46,7 @@ class _Receiving:
 
     thread: threading.Thread
     cancelled: threading.Event = field(default_factory=threading.Event)
-    result: pump.Received | None = None
+    point: Point | None = None
     error: SnaprepError | None = None
 
 
@@ -110,8 +111,13 @@ class Streams:
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    def send(self, volume: Volume, header: StreamHeader, base_name: str, flags: tuple[str, ...]) -> Sent:
-        """Send a point; returns when the target has taken it all. Raises what `pump.send_stream` raises."""
+    def send(
+        self, volume: Volume, header: StreamHeader, base_name: str, flags: tuple[str, ...], *, ahead: bool = True
+    ) -> Sent:
+        """Send a point; returns when the target has taken it all. Raises what `pump.send_stream` raises.
+
+        `ahead` says to open the next connection then: not while what follows is in a hurry.
+        """
         parts = volume.open_send(header.image, header.head, header.base_guid, base_name=base_name, flags=flags)
         try:
             sent = pump.send_stream(
@@ -126,7 +132,7 @@ class Streams:
             )
         except SnaprepError as error:
             raise _explained(volume, error) from error
-        if self._dialer is not None:
+        if ahead and self._dialer is not None:
             self._dialer.prepare()
         return Sent(bytes=sent.bytes, seconds=sent.seconds, sha256=tuple(p.sha256 for p in sent.parts))
 
@@ -156,8 +162,11 @@ class Streams:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
-    def receive_begin(self, stream: str, programs: Mapping[str, list[str]]) -> None:
-        """Expect a stream, whose parts these programs will read; it is received as soon as it comes."""
+    def receive_begin(self, stream: str, programs: Mapping[str, list[str]], landed: Callable[[], Point | None]) -> None:
+        """Expect a stream, whose parts these programs will read; it is received as soon as it comes.
+
+        Then `landed` looks at what it has become, while the sender hears that all is there.
+        """
         listener = self._listener
         if listener is None:
             raise Stopped("link-not-open", "this host was not told to listen")
@@ -167,11 +176,8 @@ class Streams:
         def receive() -> None:
             try:
                 link = _await_link(listener, stream, receiving.cancelled)
-                receiving.result = pump.receive_stream(
-                    link,
-                    lambda _header, part: programs[part],
-                    cancelled=receiving.cancelled,
-                )
+                pump.receive_stream(link, lambda _header, part: programs[part], cancelled=receiving.cancelled)
+                receiving.point = landed()
             except SnaprepError as error:
                 receiving.error = error
 
@@ -179,8 +185,8 @@ class Streams:
         self._receiving[stream] = receiving
         receiving.thread.start()
 
-    def receive_end(self, stream: str, deadline_s: float) -> None:
-        """Wait until the stream is in. Raises what ended it."""
+    def receive_end(self, stream: str, deadline_s: float) -> Point | None:
+        """Wait until the stream is in and was looked at. Raises what ended it."""
         receiving = self._receiving.get(stream)
         if receiving is None:
             raise Stopped("not-receiving", f"no stream {stream} is expected")
@@ -191,6 +197,7 @@ class Streams:
         del self._receiving[stream]
         if receiving.error is not None:
             raise receiving.error
+        return receiving.point
 
     def receive_cancel(self, stream: str) -> None:
         """Stop expecting or receiving a stream; fine when there is none."""

@@ -5,7 +5,8 @@ side or by nobody for a bounded time; running the undo of what was done, newest 
 
 A recipe is a tuple of steps. Steps of one host that follow each other go in one call, and the host undoes its own part
 of a failed call before it answers, so an undo never waits for the operator's round trip. Undo steps are written so that
-running them when there is nothing to undo is fine.
+running them when there is nothing to undo is fine. Steps that are `beside` those before them run at the same time on
+another host: in whichever order the two end, the invariant has to hold.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Step:
 
     `undo` takes back what this step did; it runs when this step or a later one fails. A step that must not be cut off
     (`may_interrupt=False`) is waited for before any undo begins. `blocks` marks the steps in which writers get no
-    commit.
+    commit. `beside` lets a step run while the other host does the steps before it.
     """
 
     host: str
@@ -44,6 +45,7 @@ class Step:
     undo: tuple[Step, ...] = ()
     may_interrupt: bool = True
     blocks: bool = False
+    beside: bool = False
     name: str = ""
 
     @property
@@ -56,8 +58,19 @@ Recipe: TypeAlias = tuple[Step, ...]
 
 
 def calls(recipe: Iterable[Step]) -> list[Recipe]:
-    """Group the steps of one host that follow each other."""
-    return [tuple(group) for _, group in itertools.groupby(recipe, key=lambda s: s.host)]
+    """Group the steps of one host that follow each other and wait for the same."""
+    return [tuple(group) for _, group in itertools.groupby(recipe, key=lambda s: (s.host, s.beside))]
+
+
+def stages(recipe: Iterable[Step]) -> list[list[Recipe]]:
+    """The calls, with those that run at the same time together: at most one a host."""
+    found: list[list[Recipe]] = []
+    for call in calls(recipe):
+        if call[0].beside and found and all(c[0].host != call[0].host for c in found[-1]):
+            found[-1].append(call)
+        else:
+            found.append([call])
+    return found
 
 
 def undo_of(done: Iterable[Step]) -> Recipe:
@@ -85,11 +98,18 @@ def _value(arg: Arg, results: Mapping[str, object]) -> object:
 
 
 def unresolved(recipe: Iterable[Step]) -> list[str]:
-    """References to steps that do not come earlier: a mistake in the recipe, found by a test over every recipe."""
+    """References to steps that do not come earlier: a mistake in the recipe, found by a test over every recipe.
+
+    What runs at the same time is not earlier.
+    """
     known: set[str] = set()
     missing: list[str] = []
-    for step in recipe:
-        wanted = [arg.step for arg in step.args.values() if isinstance(arg, Ref)]
-        missing += [f"{step.key} refers to {key}" for key in wanted if key not in known]
-        known.add(step.key)
+    for stage in stages(recipe):
+        for call in stage:
+            mine: set[str] = set()
+            for step in call:
+                wanted = [arg.step for arg in step.args.values() if isinstance(arg, Ref)]
+                missing += [f"{step.key} refers to {key}" for key in wanted if key not in known | mine]
+                mine.add(step.key)
+        known |= {step.key for call in stage for step in call}
     return missing

@@ -134,6 +134,9 @@ class Volume(Protocol):
         Raises `not-ours`, `point-held`, `has-dependents`.
         """
 
+    def let_go(self, image: str, point: str) -> None:
+        """`release`, then `destroy_point`: in every round, so with as few processes as there can be."""
+
     def destroy_image(self, image: str) -> None:
         """Destroy an image that this pair's runs created, and its own snapshots; refuses when something depends on it.
 

@@ -12,10 +12,20 @@ from pathlib import Path
 from types import MappingProxyType
 
 from snaprep.agent.process import CommandFailed
-from snaprep.core.errors import CheckFailed, SnaprepError, Stale
+from snaprep.core.errors import SnaprepError
 from snaprep.core.model import Finding
 from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
-from snaprep.volumes import zfs_check, zfs_command, zfs_facts, zfs_guard, zfs_look, zfs_mounts, zfs_owner, zfs_stream
+from snaprep.volumes import (
+    zfs_check,
+    zfs_command,
+    zfs_facts,
+    zfs_guard,
+    zfs_look,
+    zfs_mounts,
+    zfs_owner,
+    zfs_receive,
+    zfs_stream,
+)
 from snaprep.volumes.zfs_command import COMMAND_S, existing, get, get_local, zfs
 from snaprep.volumes.zfs_errors import explain, stream_error
 from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, PREFIX, Rows, dataset, is_marked, number_of
@@ -121,13 +131,38 @@ class ZfsVolume:
 
         The root's goes last, so what a kill leaves is found again. Raises `not-ours`, `point-held`, `has-dependents`.
         """
+        found, rows = self._our_point(image, point)
+        for snapshot in found:
+            zfs_guard.require_unheld(snapshot, rows)
+        for snapshot in found:
+            zfs("destroy", snapshot)
+
+    def let_go(self, image: str, point: str) -> None:
+        """`release` and `destroy_point` with three processes: this stands in every round. Raises what those raise."""
+        found, rows = self._our_point(image, point)
+        mine = [s for s in found if is_marked(rows, s, HELD, self.pair)]
+        if any(number_of(rows, s, "userrefs") != int(s in mine) for s in found):
+            # Somebody else holds it too, or a kill came between a hold and its mark.
+            self.release(image, point)
+            self.destroy_point(image, point)
+            return
+        if mine:
+            zfs("release", self._tag, *mine)
+        try:
+            for snapshot in found:
+                zfs("destroy", snapshot)
+        except SnaprepError:
+            for snapshot in existing(mine):  # a mark without a hold would make another's hold look like ours
+                zfs("inherit", HELD, snapshot)
+            raise
+
+    def _our_point(self, image: str, point: str) -> tuple[list[str], Rows]:
+        """The point's snapshots, children's first, and what is below the image. Raises `not-ours`."""
         rows, local = zfs_look.subtree(self.layout, image)
         found = sorted((n for n in rows if n.partition("@")[2] == point), key=lambda n: n.count("/"), reverse=True)
         for snapshot in found:
             zfs_guard.require_our_point(snapshot, self.pair, rows, local)
-            zfs_guard.require_unheld(snapshot, rows)
-        for snapshot in found:
-            zfs("destroy", snapshot)
+        return found, rows
 
     # ---- streams
 
@@ -210,39 +245,9 @@ class ZfsVolume:
         that is in use, and Stale when the base is not the newest point: where the named dataset is missing, an
         old `zfs receive` looks for the base by itself and writes into whatever dataset has it.
         """
-        name = dataset(image, part)
-        there = existing({image: None, name: None})
-        if image in there:
-            zfs_guard.require_recv(image, self.pair, zfs_look.local(self.layout, [image]))
-        if zfs_command.mounts_below(image):
-            raise CheckFailed("recv-mounted", f"{image} is mounted; what is received into is never opened")
-        new = name not in there
-        if new and origin and "origin" not in self.caps:
-            self._grow(name, part, origin)
-            new = False
-        elif base_guid is not None and not part and not (new and origin):
-            self._require_newest(image, base_guid, new=new)
-        if new and "properties" not in self.caps:
-            zfs("set", f"{zfs_guard.intent(self.pair)}={image}", self.layout.parent)
-        return zfs_stream.receive(
-            name,
-            resumable=resumable and "resume" in self.caps,
-            origin=zfs_stream.part_of(origin, part) if origin and new else None,
-            properties=zfs_guard.sealed(self.pair, part) if new and "properties" in self.caps else {},
+        return zfs_receive.program(
+            self.layout, self.caps, image, part, origin=origin, resumable=resumable, base_guid=base_guid
         )
-
-    def _grow(self, name: str, part: str, origin: str) -> None:
-        """Without `receive -o origin=`: a clone that takes the shared snapshots over: its newest is the base."""
-        sealed = zfs_guard.sealed(self.pair, part)
-        zfs("clone", *zfs_stream.options(sealed), zfs_stream.part_of(origin, part), name)
-        zfs("promote", name)
-
-    def _require_newest(self, image: str, base_guid: int, *, new: bool) -> None:
-        rows = {} if new else get(["guid", "createtxg"], [image], "-r", "-d", "1")
-        snapshots = [n for n in rows if n.startswith(f"{image}@")]
-        newest = max(snapshots, key=lambda n: number_of(rows, n, "createtxg"), default=None)
-        if newest is None or number_of(rows, newest, "guid") != base_guid:
-            raise Stale("stale", f"the newest point of {image} is {newest}, not the base with GUID {base_guid}")
 
     def received(
         self, image: str, point: str, guids: Sequence[int] = (), *, tuning: Mapping[str, str] | None = None
@@ -251,41 +256,12 @@ class ZfsVolume:
 
         `guids`, when given, are what the source says the point's parts are. Raises `receive-incomplete`.
         """
-        every, intent = self.layout.snapshots(image, point), zfs_guard.intent(self.pair)
-        try:
-            rows = get(
-                [*zfs_facts.READ_POINT, PAIR, intent], [*every, *self.layout.datasets(image), self.layout.parent]
-            )
-        except SnaprepError as error:
-            if error.id != "unknown-dataset":
-                raise
-            raise SnaprepError("receive-incomplete", f"{image}@{point} is not there in every part") from error
-        got = zfs_facts.point(every, self.pair, rows)
-        if guids and got.guids != tuple(guids):
-            what = f"{image}@{point} has GUIDs {got.guids}; the source has {tuple(guids)}"
-            raise SnaprepError("receive-incomplete", what, hint="The round is repeated.")
-        self._seal(image, rows, tuning or {})
-        return got
-
-    def _seal(self, image: str, rows: Rows, tuning: Mapping[str, str]) -> None:
-        """Close what of the image is there and not closed yet, then forget the intent. Safe to repeat."""
-        for part, name in zip(self.layout.parts, self.layout.datasets(image), strict=True):
-            if name in rows and not is_marked(rows, name, PAIR, self.pair):
-                for prop, value in {**tuning, **zfs_guard.sealed(self.pair, part)}.items():
-                    zfs("set", f"{prop}={value}", name)
-        intent = zfs_guard.intent(self.pair)
-        if is_marked(rows, self.layout.parent, intent, image):
-            zfs("inherit", intent, self.layout.parent)
+        return zfs_receive.received(self.layout, image, point, guids, tuning or {})
 
     def discard_partial(self, image: str) -> None:
         """Throw away the state of an interrupted receive (a stale resume token)."""
-        if "resume" not in self.caps:
-            return
-        every = existing(self.layout.datasets(image))
-        rows = get(["receive_resume_token"], every) if every else {}
-        for name in every:
-            if zfs_facts.text_of(rows, name, "receive_resume_token"):
-                zfs("receive", "-A", name)
+        if "resume" in self.caps:
+            zfs_receive.discard_partial(self.layout, image)
 
     def stream_failed(self, status: int, stderr: str) -> SnaprepError:
         """The error for a program of `open_send` or `open_receive` that ended with `status` and said `stderr`."""
@@ -355,7 +331,7 @@ class ZfsVolume:
         intent = zfs_guard.intent(self.pair)
         rows = get([PAIR, intent], [*existing(self.layout.datasets(image)), self.layout.parent])
         if is_marked(rows, self.layout.parent, intent, image) and zfs_look.half_made(self.layout, image):
-            self._seal(image, rows, {})
+            zfs_receive.seal(self.layout, image, rows, {})
         zfs_command.unmount(image)
         zfs_command.when_free(image, lambda: zfs("rename", image, to))
 

@@ -10,10 +10,11 @@ from snaprep.core.errors import SnaprepError, UsageError
 from snaprep.core.volume import Image, ImageRole
 from snaprep.volumes import zfs_facts, zfs_guard, zfs_mounts
 from snaprep.volumes.zfs_command import COMMAND_S, get, get_local, zfs
-from snaprep.volumes.zfs_facts import PAIR, Reading, Rows
+from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, ROLE, Reading, Rows, is_marked
 
 _FUSE_SOCKET = Path("/run/zfs/zfs_socket")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MARKS = (PAIR, ROLE, CREATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,20 @@ def histories(layout: Layout) -> tuple[Image, ...]:
 
 
 def subtree(layout: Layout, image: str) -> tuple[Rows, Rows]:
-    """Everything below one image as far as the guard asks, and what is set right on its datasets."""
-    rows = get(["origin", "userrefs", PAIR], [image], "-r")
-    return rows, local(layout, [n for n in rows if "@" not in n])
+    """Everything below one image as far as the guard asks, and what is set right on its datasets.
+
+    One process, unless the image carries no mark of the pair.
+    """
+    rows = get(["origin", "userrefs", HELD, *MARKS], [image], "-r")
+    datasets = [n for n in rows if "@" not in n]
+    if all(is_marked(rows, n, PAIR, layout.pair) for n in datasets):
+        return rows, local_of(rows)
+    return rows, local(layout, datasets)
+
+
+def local_of(rows: Rows) -> Rows:
+    """Of what was read, what is set right there."""
+    return {name: {prop: value for prop, value in found.items() if value.local} for name, found in rows.items()}
 
 
 def local(layout: Layout, wanted: Sequence[str]) -> Rows:

@@ -81,7 +81,8 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
     there = replace(there, number=lambda: int(name.rsplit("-", 1)[1]))
     if isinstance(action, Seed | Round | Refresh):
         parcel = ship.parcel(action, 1)
-        return ship.recipe(there, parcel, there.point_name()), ship.former(there, parcel)
+        point = there.point_name()
+        return ship.recipe(there, parcel, point), ship.holds(there, parcel, point), ship.former(there, parcel)
     if isinstance(action, Cutover):
         plan = cutover.cutover_plan(there, action)
         return derby.prepare(plan), derby.cutover(plan), cutover.holds(plan)

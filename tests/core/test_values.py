@@ -9,7 +9,7 @@ import pytest
 from snaprep.core.errors import Aborted, ErrorInfo, SnaprepError, Stale, from_info
 from snaprep.core.model import HostFacts, Policy
 from snaprep.core.perform import Performed, StepDone, fill, to_call, undo_calls
-from snaprep.core.recipe import Arg, Ref, Step, calls, resolve, undo_of, unresolved
+from snaprep.core.recipe import Arg, Ref, Step, calls, resolve, stages, undo_of, unresolved
 from snaprep.core.volume import ImageRole
 from tests.core.facts import attached, empty, host, image, point
 from tests.core.models import PAIR, SECRET
@@ -34,6 +34,15 @@ def test_steps_of_one_host_go_in_one_call() -> None:
     assert calls((a, a, b, a)) == [(a, a), (b,), (a,)]
 
 
+def test_steps_beside_others_are_one_stage() -> None:
+    """At most one call a host runs at a time, and what waits for nothing does not wait."""
+    a, b = Step(host="a", op="x"), Step(host="b", op="y")
+    beside = Step(host="b", op="z", beside=True)
+    assert stages((a, beside, beside, b, a)) == [[(a,), (beside, beside)], [(b,)], [(a,)]]
+    assert stages((beside, a)) == [[(beside,)], [(a,)]]
+    assert stages((b, beside)) == [[(b,)], [(beside,)]]
+
+
 def test_the_undo_is_newest_first() -> None:
     """What was done last is taken back first."""
     assert undo_of((Step(host="a", op="x", undo=(OPEN,)), Step(host="a", op="y", undo=(THAW,)))) == (THAW, OPEN)
@@ -54,6 +63,8 @@ def test_a_recipe_that_refers_forward_is_found() -> None:
     make = Step(host="a", op="make_it", name="make")
     assert unresolved((uses, make)) == ["use refers to make"]
     assert unresolved((make, uses)) == []
+    there = Step(host="b", op="use", args={"x": Ref("make")}, beside=True)
+    assert unresolved((make, there)) == ["use refers to make"]
 
 
 def test_a_step_travels_with_what_is_known() -> None:

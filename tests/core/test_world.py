@@ -151,7 +151,7 @@ def test_letting_go_of_the_newest_common_point_is_noticed() -> None:
         if type(action).__name__ != "Round":
             return recipes
         drop = Step(host="a", op="destroy_point", args={"image": "a/db", "point": name})
-        return (tuple(replace(s, undo=(drop,)) if s.op == "snapshot" else s for s in recipes[0]),)
+        return (tuple(replace(s, undo=(drop,)) if s.op == "snapshot" else s for r in recipes[:2] for s in r),)
 
     for at in range(1, 12):
         trace = simulate_run("rebuild", broken_replica(), POLICY, careless, (Fault(at, "agent", "b"),), name="x")

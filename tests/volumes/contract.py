@@ -310,6 +310,39 @@ class TestPoints:
         source.volume.release(source.live, point.name)
         assert source.image(source.live).points == ()
 
+    def test_a_point_is_let_go_of_with_its_hold(self, pair: Pair) -> None:
+        """Our hold and the point go together, also when a kill kept the mark from being set; gone already is fine."""
+        source, _ = pair
+        points = [source.point(), source.point()]
+        source.volume.hold(source.live, points[0].name)
+        for part in source.parts:
+            source.raw("hold", "snaprep:p", f"{source.live}/{part}@{points[1].name}".replace("/@", "@"))
+        for point in points:
+            source.volume.let_go(source.live, point.name)
+            source.volume.let_go(source.live, point.name)
+        assert source.image(source.live).points == ()
+
+    def test_letting_go_leaves_what_others_need(self, plain: Pair) -> None:
+        """A point that somebody else holds, or a clone stands on, stays: without our hold, theirs still told apart."""
+        source, _ = plain
+        point = source.point()
+        at = f"{source.live}@{point.name}"
+        for takes, gives, why in (
+            (("hold", "other", at), ("release", "other", at), "point-held"),
+            (("clone", at, f"{source.live}-clone"), ("destroy", f"{source.live}-clone"), "has-dependents"),
+        ):
+            source.volume.hold(source.live, point.name)
+            source.raw(*takes)
+            with pytest.raises(SnaprepError) as caught:
+                source.volume.let_go(source.live, point.name)
+            assert caught.value.id == why
+            source.raw(*gives)
+            source.raw("hold", "another", at)
+            seen = source.image(source.live).newest
+            assert seen is not None
+            assert (seen.held, seen.held_by_others) == (False, True)
+            source.raw("release", "another", at)
+
     def test_an_incomplete_point_is_no_point(self, pair: Pair) -> None:
         """A snapshot that only one part has is a fragment, is never a base, and can be cleaned up."""
         source, _ = pair

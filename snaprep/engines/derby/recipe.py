@@ -17,14 +17,15 @@ from snaprep.engines.base import CutoverPlan, SnapshotPlan, TakeOverPlan
 def snapshot(plan: SnapshotPlan) -> Recipe:
     """One snapshot named `plan.point`; its result is under the key `snapshot`."""
     take = Step(host=plan.source, op="snapshot", args={"image": plan.image, "name": plan.point})
-    flush = (Step(host=plan.source, op="checkpoint", deadline_s=120),) if plan.flush else ()
+    flush = (Step(host=plan.source, op="checkpoint", deadline_s=120, beside=True),) if plan.flush else ()
     if not plan.freeze:
         return (*flush, take)
     thaw = Step(host=plan.source, op="thaw", deadline_s=80)
     freeze = Step(
         host=plan.source, op="freeze", args={"lease_ms": plan.freeze_lease_ms}, deadline_s=40, undo=(thaw,), blocks=True
     )
-    ready = Step(host=plan.source, op="guard_ready", deadline_s=30)  # a JVM starts: not while writers wait
+    # A JVM starts: not while writers wait.
+    ready = Step(host=plan.source, op="guard_ready", deadline_s=30, beside=True)
     return (ready, *flush, freeze, take, thaw)
 
 
@@ -52,6 +53,7 @@ def prepare(plan: CutoverPlan) -> Recipe:
         "image": plan.target_recv,
         "origin": plan.origin,
         "base_guid": plan.base_guid,
+        "tuning": plan.tuning,
     }
     end = Step(host=target, op="receive_cancel", args={"stream": plan.stream})
     steps.append(Step(host=target, op="receive_begin", args=begin, undo=(end,)))
@@ -76,12 +78,12 @@ def cutover(plan: CutoverPlan) -> Recipe:
         "base_guid": plan.base_guid,
         "base_name": plan.base_name,
         "flags": plan.send_flags,
+        "last": True,
     }
     landed: Mapping[str, Arg] = {
         "stream": plan.stream,
         "image": plan.target_recv,
         "guids": Ref("snapshot", "guids"),
-        "tuning": plan.tuning,
     }
     shown: Mapping[str, Arg] = {
         "image": plan.target_recv,
