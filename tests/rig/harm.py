@@ -52,7 +52,7 @@ def agent_pid(host: Host) -> int:
     found = [
         pid
         for pid, parent, own in processes(host)
-        if parent.startswith("sshd:") and "python3" in own and RELAY not in own and GUARD not in own
+        if parent.startswith(("sshd:", "sshd-session:")) and "python3" in own and RELAY not in own and GUARD not in own
     ]
     if not found:
         raise RigError(f"{host.name}: no agent; it runs {processes(host)}")

@@ -22,8 +22,9 @@ DERBY_PORT = 1527
 DERBY_USER = "derby"
 JARS = tuple(f"/usr/share/java/{name}.jar" for name in ("derby", "derbynet", "derbytools", "derbyclient"))
 CLASSPATH = ":".join(JARS)
-# Two cores are shared by all the machines of a world: a light collector and the quick compiler only.
-JVM = ("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+# Two cores are shared by all the machines of a world: a light collector and the quick compiler only. No file of
+# counters: it is named after the pid, which operators of other worlds have as well, and a JVM complains of that.
+JVM = ("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData")
 DAEMON_S = 30.0
 HIDDEN = ("/etc", "/var", "/root", "/run", "/srv")
 
@@ -79,6 +80,11 @@ class Host(Node):
     def inside(self, path: str | Path) -> Path:
         """A path that leads into the running host, for reading and writing from outside."""
         return Path(f"/proc/{self.pid}/root", str(path).lstrip("/"))
+
+    def bring(self, directory: Path, place: str) -> None:
+        """Copies a directory to the running host, unless it is there already."""
+        if not self.inside(place).exists():
+            shutil.copytree(directory, self.inside(place))
 
     @property
     def ssh_public_key(self) -> str:

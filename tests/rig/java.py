@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -61,7 +60,5 @@ def command(node: Node, program: str, *arguments: str, heap_mb: int = 256) -> li
     place = str(classes())
     if isinstance(node, Host):
         place = ON_HOSTS
-        inside = node.inside(ON_HOSTS)
-        if not inside.exists():
-            shutil.copytree(classes(), inside)
+        node.bring(classes(), ON_HOSTS)
     return [*JVM, f"-Xmx{heap_mb}m", "-cp", f"{CLASSPATH}:{place}", program, *arguments]

@@ -4,7 +4,6 @@ address on either end, a rate, and a cut.
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -111,14 +110,6 @@ def loopback(node: Node) -> None:
 
 
 def _ip(node: Node, *commands: str) -> None:
-    """Runs `ip` commands in the node's network namespace only, so that they may name outside pids."""
-    done = subprocess.run(
-        ["nsenter", "-t", str(node.pid), "-n", "ip", "-batch", "-"],
-        input="\n".join(commands),
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    )
+    done = node.ip("\n".join(commands))
     if done.returncode != 0:
         raise RigError(f"{node.name}: ip {commands}: {done.stderr.strip()}")

@@ -124,6 +124,17 @@ class Node:
         place = ["env", f"--chdir={cwd}"] if cwd is not None else []
         return [*enter, *become, *place, *map(str, argv)]
 
+    def ip(self, commands: str) -> subprocess.CompletedProcess[str]:
+        """Runs `ip` commands in the network namespace only, so that they may name outside pids."""
+        return subprocess.run(
+            ["nsenter", "-t", str(self.pid), "-n", "ip", "-batch", "-"],
+            input=commands,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+
     def popen(
         self,
         argv: Sequence[str | Path],

@@ -74,8 +74,10 @@ class World:
         sweep(parent)
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         (directory / "pid").write_text(str(os.getpid()))
+        operator = _operator(directory / OPERATOR)
         hosts = [
-            Host(
+            cls.make_host(
+                operator,
                 name,
                 directory / name,
                 pool_mb=pool_mb,
@@ -85,7 +87,7 @@ class World:
             )
             for name, uid in zip(names, derby_uids, strict=True)
         ]
-        world = cls(directory, hosts, _operator(directory / OPERATOR))
+        world = cls(directory, hosts, operator)
         try:
             world._install()
             world._power_on()
@@ -93,6 +95,28 @@ class World:
             world.stop()
             raise
         return world
+
+    @classmethod
+    def make_host(
+        cls,
+        operator: Node,  # noqa: ARG003 - for hosts of other kinds, which are reached from there
+        name: str,
+        state: Path,
+        *,
+        pool_mb: int,
+        derby_heap_mb: int,
+        derby_autostart: bool,
+        derby_uid: int,
+    ) -> Host:
+        """A host that is off, with its disk in `state`."""
+        return Host(
+            name,
+            state,
+            pool_mb=pool_mb,
+            derby_heap_mb=derby_heap_mb,
+            derby_autostart=derby_autostart,
+            derby_uid=derby_uid,
+        )
 
     def stop(self) -> None:
         """Ends everything at once and removes the directory."""

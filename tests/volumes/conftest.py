@@ -10,7 +10,7 @@ import pytest
 from snaprep.agent import process
 from snaprep.volumes.zfs import ZfsVolume
 from tests.volumes.harness import Side
-from tests.volumes.private_zfs import make_pool, why_not, zfs_fuse
+from tests.volumes.private_zfs import in_kernel, kernel_zfs, make_pool, why_not, zfs_fuse
 
 Make = Callable[..., Side]
 
@@ -34,17 +34,18 @@ def zfs_side(folder: Path, name: str, *, children: tuple[str, ...], dataset: str
     return Side(name, volume, f"{name}/{dataset}", path, ("", *sorted(children)), create, raw)
 
 
-@pytest.fixture(params=[pytest.param("zfs-fuse", marks=pytest.mark.zfs)])
+# Either what a machine's kernel has, or a daemon of one's own; where there is neither, the tests are skipped.
+@pytest.fixture(params=[pytest.param("openzfs" if in_kernel() else "zfs-fuse", marks=pytest.mark.zfs)])
 def make_side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Makes sides of one filesystem: `make_side(name, children=(...), dataset="my bank", size_mib=192)`."""
-    if reason := why_not():
+    if request.param == "zfs-fuse" and (reason := why_not()):
         pytest.skip(reason)
     folder = tmp_path / "zfs"
 
     def make(name: str, *, children: tuple[str, ...] = (), dataset: str = "my bank", size_mib: int = 192) -> Side:
         return zfs_side(folder, name, children=children, dataset=dataset, size_mib=size_mib)
 
-    with zfs_fuse(folder):
+    with zfs_fuse(folder) if request.param == "zfs-fuse" else kernel_zfs(folder):
         yield make
 
 

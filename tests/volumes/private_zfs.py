@@ -83,6 +83,22 @@ def zfs_fuse(folder: Path) -> Iterator[None]:
             daemon.wait(timeout=START_S)
 
 
+def in_kernel() -> bool:
+    """Whether this machine's kernel has ZFS."""
+    return Path("/sys/module/zfs").exists()
+
+
+@contextlib.contextmanager
+def kernel_zfs(folder: Path) -> Iterator[None]:
+    """The kernel's own ZFS. Pools whose files lie in `folder` are destroyed at the end."""
+    folder.mkdir()
+    try:
+        yield
+    finally:
+        for pool in sorted(vdev.stem for vdev in folder.glob("*.vdev")):
+            subprocess.run(["zpool", "destroy", "-f", pool], check=False, capture_output=True, timeout=60)
+
+
 def make_pool(name: str, folder: Path, size_mib: int) -> None:
     """A pool in one file, 4 KiB sectors, nothing of it mounted by itself."""
     file = folder / f"{name}.vdev"
