@@ -10,6 +10,7 @@ import pytest
 from tests.rig import check, measure
 from tests.rig.aftermath import nothing_lost
 from tests.rig.measure import Window
+from tests.rig.node import patience_s
 
 if TYPE_CHECKING:
     from tests.rig.pair import Pair
@@ -32,7 +33,7 @@ def test_fresh_then_stale(pair: Pair) -> None:
         assert first.code == 0, first
         clients.wait_for(50)
         assert kinds(first.document)[0] == "full"
-        assert measure.cutover_blocked_s(clients.acked(), fresh.events()) < 3
+        assert measure.cutover_blocked_s(clients.acked(), fresh.events()) < patience_s(3)
         pair.world["db2"].restart_derby()
         clients.wait_for(100)
         second = pair.must("rebuild")
@@ -53,7 +54,7 @@ def test_again_is_done(pair: Pair) -> None:
         clients.wait_for(50)
         clients.stop()
     assert (again["state"], again["rounds"], again["cutover"]) == ("done", [], None)
-    assert clients.gaps().worst_s < 0.5
+    assert clients.gaps().worst_s < patience_s(0.5)
 
 
 def test_take_over_and_fail_back(pair: Pair) -> None:
@@ -114,7 +115,7 @@ def test_refresh_moves_the_base(pair: Pair) -> None:
     after = pair.must("status").document
     assert after["base"]["guid"] != before
     assert [host["role"] for host in after["hosts"]] == ["primary", "replica"]
-    assert clients.gaps().worst_s < 1
+    assert clients.gaps().worst_s < patience_s(1)
     assert check.missing(clients.acked(), pair.served("db1").journal) == []
     assert pair.replica_differences("db1", "db2") == []
 
@@ -128,4 +129,4 @@ def test_far_operator(pair: Pair) -> None:
         assert running.wait().code == 0
         clients.wait_for(50)
         clients.stop()
-    assert measure.cutover_blocked_s(clients.acked(), running.events()) < 2
+    assert measure.cutover_blocked_s(clients.acked(), running.events()) < patience_s(2)

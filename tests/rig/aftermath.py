@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.rig import check, harm
-from tests.rig.node import RigError
+from tests.rig.node import RigError, patience_s
 
 if TYPE_CHECKING:
     from tests.rig.pair import Pair, Result
@@ -46,7 +46,7 @@ def survive(pair: Pair, victim: str, phase: str, *, ending: str = "resume") -> S
         clients.wait_for(50, LONGEST_GAP_S)
         clients.stop()
     gap_s = clients.gaps().worst_s
-    if gap_s > LONGEST_GAP_S:
+    if gap_s > patience_s(LONGEST_GAP_S):
         raise RigError(f"a client got no commit for {gap_s:.1f} s")
     nothing_lost(pair, clients, "db1", "db2")
     return Struck(first=first, gap_s=gap_s, resumed=resumed)

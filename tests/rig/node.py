@@ -28,9 +28,20 @@ class RigError(Exception):
     """Something of the rig did not do what it was told; the message carries what it printed."""
 
 
+class Pace:
+    """How much longer than on this machine everything may take: more than 1 when the hosts are emulated."""
+
+    slowness = 1.0
+
+
+def patience_s(seconds: float) -> float:
+    """What may take `seconds` on a real machine, on the machines that are in use."""
+    return seconds * Pace.slowness
+
+
 def wait_until(done: Callable[[], object], what: str, timeout_s: float) -> None:
-    """Polls until `done()` is true. Raises RigError, naming `what`, after `timeout_s`."""
-    end = time.monotonic() + timeout_s
+    """Polls until `done()` is true. Raises RigError, naming `what`, after `timeout_s` at the hosts' pace."""
+    end = time.monotonic() + patience_s(timeout_s)
     while not done():
         if time.monotonic() > end:
             raise RigError(f"{what}: not within {timeout_s:g} s")

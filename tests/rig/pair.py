@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tests.rig import check, workload
 from tests.rig.derby import ij
 from tests.rig.host import DERBY_PORT
-from tests.rig.node import RigError, end, inner_pid, signal_inner, wait_until
+from tests.rig.node import RigError, end, inner_pid, patience_s, signal_inner, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ class Running:
         return next(self._follow(wanted, timeout_s))
 
     def _follow(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float) -> Iterator[dict[str, Any]]:
-        until = time.monotonic() + timeout_s
+        until = time.monotonic() + patience_s(timeout_s)
         seen, rest = 0, ""
         while time.monotonic() < until:
             over = not self.running
@@ -103,7 +103,7 @@ class Running:
     def wait(self, timeout_s: float = VERB_S) -> Result:
         """How it ended. Raises RigError when it does not end in time; then it has been killed."""
         try:
-            code = self.process.wait(timeout_s)
+            code = self.process.wait(patience_s(timeout_s))
         except subprocess.TimeoutExpired as late:
             self.kill()
             raise RigError(f"not ended within {timeout_s:g} s: {self._err.read_text()}") from late
@@ -151,7 +151,7 @@ class Pair:
             "user": USER,
             "password_file": str(self.home / "derby-password"),
         }
-        tables["rounds"] = {"floor": "100 MiB"}
+        tables["rounds"] = {"floor": "100 MiB", **self.world.rounds}
         for name, values in changes.items():
             tables.setdefault(name, {}).update(values)
         lines = ['pair = "bank"']
@@ -170,7 +170,7 @@ class Pair:
     def snaprep(self, *words: str, timeout_s: float = VERB_S) -> Result:
         """Runs a verb to its end with --json."""
         argv = self.argv("--json", "--no-progress", *words)
-        done = self.world.operator.run(argv, check=False, timeout_s=timeout_s, cwd=ROOT)
+        done = self.world.operator.run(argv, check=False, timeout_s=patience_s(timeout_s), cwd=ROOT)
         return _result(done.returncode, done.stdout, done.stderr)
 
     def must(self, *words: str, code: int = 0, timeout_s: float = VERB_S) -> Result:
@@ -222,7 +222,7 @@ class Pair:
             directory=self.home,
             writers=writers,
             rate=rate,
-            stall_ms=stall_ms,
+            stall_ms=round(patience_s(stall_ms)),
             user="app",
             password="app",
         )
@@ -241,7 +241,7 @@ class Pair:
         """What the replica does not hold of the source, when nobody writes: empty as soon as all was shipped."""
         self.push(source)
         served = self.served(source)
-        until = time.monotonic() + SHIPPED_S
+        until = time.monotonic() + patience_s(SHIPPED_S)
         while True:
             found = check.differences(served, self.stored(target))
             if not found or time.monotonic() > until:

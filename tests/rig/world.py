@@ -19,6 +19,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.rig import network
@@ -28,7 +29,7 @@ from tests.rig.node import Node, alive, end, wait_until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 PREFIX = "rig-"
@@ -41,6 +42,9 @@ class World:
     """`hosts` by name; `operator` is where a person sits: no database, no pool, an ssh key that opens root
     on every host, host keys pinned, `Host` aliases in `~/.ssh/config`.
     """
+
+    # What the hosts' pace asks for in a pair's configuration, table [rounds].
+    rounds: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, directory: Path, hosts: Sequence[Host], operator: Node) -> None:
         self.directory = directory

@@ -1,0 +1,1 @@
+"""Two machines with kernels of their own, and OpenZFS in them, under QEMU."""
