@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.machines, pytest.mark.timeout(3600)]
-PLACE = "/root/snaprep"
+PLACE = "/srv/snaprep"
 SUITE_S = 1200.0
 
 
