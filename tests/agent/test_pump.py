@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from snaprep.agent import pump
+from snaprep.agent.flow import DATA, Flow
 from snaprep.agent.link import Link, StreamHeader
 from snaprep.agent.pipe import HEAD, HEADER, header_bytes
 from snaprep.core.errors import SnaprepError, Stale
@@ -62,6 +64,26 @@ def test_every_byte_arrives(tmp_path: Path, size: int) -> None:
     assert sent.parts == sent.peer.parts == (done,)
     assert target.join().received == sent.peer
     assert (tmp_path / "copy").read_bytes() == data
+
+
+def test_small_pieces_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that writes a few kilobytes at a time does not make a frame of each write."""
+    pieces = 400
+    frames: list[bytes] = []
+    frame = Flow.frame
+
+    def counted(flow: Flow, kind: bytes, payload: memoryview, stalled: Callable[[float], None]) -> None:
+        frames.append(kind)
+        frame(flow, kind, payload, stalled)
+
+    monkeypatch.setattr(Flow, "frame", counted)
+    source, link = pipe_pair()
+    target = received_by(link, ["cat"])
+    program = f"import os,time\nfor _ in range({pieces}): os.write(1, bytes(4096)); time.sleep(0.0001)"
+    sent = pump.send_stream(source, header(), [("", [sys.executable, "-c", program])], limits=QUICK)
+    assert sent.bytes == 4096 * pieces
+    assert target.join().received == sent.peer
+    assert frames.count(DATA) < pieces / 2
 
 
 def test_parts_follow_each_other_in_one_stream(tmp_path: Path) -> None:
