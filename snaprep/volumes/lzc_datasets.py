@@ -153,7 +153,8 @@ def lzc_load_key(fsname: Name, noop: bool, key: bytes) -> None:  # noqa: FBT001 
 
     Raises EncryptionKeyInvalid, EncryptionKeyAlreadyLoaded, FilesystemNotFound, PropertyInvalid.
 
-    >>> lzc.lzc_create(b"tank/safe", props={b"encryption": 8, b"keyformat": 1}, key=b"k" * 32)
+    >>> secret = {b"encryption": lzc.zio_encrypt.ZIO_CRYPT_AES_256_GCM, b"keyformat": 1, b"keylocation": b"prompt"}
+    >>> lzc.lzc_create(b"tank/safe", props=secret, key=b"k" * 32)
     >>> lzc.lzc_load_key(b"tank/safe", True, b"k" * 32)
     """
     fsname = as_name(fsname)
@@ -166,7 +167,8 @@ def lzc_load_key(fsname: Name, noop: bool, key: bytes) -> None:  # noqa: FBT001 
 def lzc_unload_key(fsname: Name) -> None:
     """Forget the key of an encryption root. Raises DatasetBusy (mounted), EncryptionKeyNotLoaded, FilesystemNotFound.
 
-    >>> lzc.lzc_create(b"tank/safe", props={b"encryption": 8, b"keyformat": 1}, key=b"k" * 32)
+    >>> secret = {b"encryption": lzc.zio_encrypt.ZIO_CRYPT_AES_256_GCM, b"keyformat": 1, b"keylocation": b"prompt"}
+    >>> lzc.lzc_create(b"tank/safe", props=secret, key=b"k" * 32)
     >>> lzc.lzc_unload_key(b"tank/safe")
     """
     fsname = as_name(fsname)
@@ -180,8 +182,9 @@ def lzc_change_key(fsname: Name, crypt_cmd: str, props: Properties | None = None
 
     Raises UnknownCryptCommand, EncryptionKeyNotLoaded, FilesystemNotFound, PropertyInvalid.
 
-    >>> lzc.lzc_create(b"tank/safe", props={b"encryption": 8, b"keyformat": 1}, key=b"k" * 32)
-    >>> lzc.lzc_change_key(b"tank/safe", "new_key", {b"keyformat": 1}, b"n" * 32)
+    >>> secret = {b"encryption": lzc.zio_encrypt.ZIO_CRYPT_AES_256_GCM, b"keyformat": 1, b"keylocation": b"prompt"}
+    >>> lzc.lzc_create(b"tank/safe", props=secret, key=b"k" * 32)
+    >>> lzc.lzc_change_key(b"tank/safe", "new_key", {b"keyformat": 1, b"keylocation": b"prompt"}, b"n" * 32)
     """
     fsname = as_name(fsname)
     if crypt_cmd not in _KEY_COMMANDS:

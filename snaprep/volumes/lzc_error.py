@@ -85,7 +85,7 @@ class MultipleOperationsFailure(ZFSError):
     """Some of several things failed: `errors` has an exception for each, `suppressed_count` counts those left out."""
 
     def __init__(self, errors: Sequence[ZFSError], suppressed_count: int) -> None:
-        super().__init__(errors[0].name)
+        super().__init__()
         self.args = (errors, suppressed_count)
         self.errno = errors[0].errno
         self.errors = list(errors)

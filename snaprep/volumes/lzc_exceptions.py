@@ -263,19 +263,24 @@ class ZCPError(ZFSError):
     """A channel program."""
 
 
-class _ZCPDetailed(ZCPError):
+class ZCPDetailed(ZCPError):
     """`details` is the message of the channel program's interpreter."""
 
     def __init__(self, details: bytes | None) -> None:
-        super().__init__(details)
+        super().__init__()
+        self.args = (details,)
         self.details = details
 
+    def __str__(self) -> str:
+        said = (self.details or b"").decode(errors="backslashreplace")
+        return f"{super().__str__()}: {said}" if said else super().__str__()
 
-class ZCPSyntaxError(_ZCPDetailed):
+
+class ZCPSyntaxError(ZCPDetailed):
     errno, message = _errno.EINVAL, "the channel program is not well-formed"
 
 
-class ZCPRuntimeError(_ZCPDetailed):
+class ZCPRuntimeError(ZCPDetailed):
     errno, message = ECHRNG, "the channel program failed"
 
 

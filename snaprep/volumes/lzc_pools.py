@@ -7,7 +7,9 @@ The examples need the kernel module. They are run with a pool `tank`, a filesyst
 from __future__ import annotations
 
 import ctypes
+import errno
 
+from snaprep.volumes import lzc_exceptions as lzc_exc
 from snaprep.volumes import lzc_translate as translate
 from snaprep.volumes.lzc_constants import ZCP_DEFAULT_INSTRLIMIT, ZCP_DEFAULT_MEMLIMIT
 from snaprep.volumes.lzc_library import Output, call
@@ -143,26 +145,32 @@ def lzc_wait(poolname: Name, activity: str) -> bool:
     >>> lzc.lzc_wait(b"tank", "scrub")
     False
     """
-    return _wait("lzc_wait", poolname, activity, WAIT_ACTIVITIES)
+    name = as_name(poolname)
+    code, waited = _wait("lzc_wait", name, activity, WAIT_ACTIVITIES)
+    if code:
+        raise translate.pool(code, name, f"wait for {activity}")
+    return waited
 
 
 def lzc_wait_fs(fsname: Name, activity: str = "deleteq") -> bool:
     """Wait, without limit, until the files that were removed from a mounted filesystem are freed. OpenZFS 2.0; not in
     pyzfs.
 
-    Returns whether there was anything to wait for. Raises PoolNotFound, FunctionNotSupported, ValueError.
+    Returns whether there was anything to wait for. Raises FilesystemNotFound, FunctionNotSupported, ValueError.
 
     >>> lzc.lzc_wait_fs(b"tank/db") in (True, False)
     True
     """
-    return _wait("lzc_wait_fs", fsname, activity, WAIT_FS_ACTIVITIES)
+    name = as_name(fsname)
+    code, waited = _wait("lzc_wait_fs", name, activity, WAIT_FS_ACTIVITIES)
+    if code:
+        raise translate.one(code, name, f"wait for {activity}", {errno.ENOENT: lzc_exc.FilesystemNotFound})
+    return waited
 
 
-def _wait(function: str, name: Name, activity: str, activities: tuple[str, ...]) -> bool:
+def _wait(function: str, name: bytes, activity: str, activities: tuple[str, ...]) -> tuple[int, bool]:
     if activity not in activities:
         raise ValueError(f"{activity!r} is none of {', '.join(activities)}")
-    name, waited = as_name(name), ctypes.c_int()
+    waited = ctypes.c_int()
     code = call(function, name, activities.index(activity), ctypes.byref(waited))
-    if code:
-        raise translate.pool(code, name, f"wait for {activity}")
-    return bool(waited.value)
+    return code, bool(waited.value)

@@ -67,7 +67,7 @@ def create(code: int, name: bytes) -> ZFSError:
     meanings: dict[int, Maker] = {
         errno.EEXIST: lzc_exc.FilesystemExists,
         errno.ENOENT: lzc_exc.ParentNotFound,
-        zfs_errno.ZFS_ERR_WRONG_PARENT: lzc_exc.WrongParent,
+        zfs_errno.ZFS_ERR_WRONG_PARENT: lambda _: lzc_exc.WrongParent(filesystem_of(name)),
         zfs_errno.ZFS_ERR_BADPROP: lzc_exc.PropertyInvalid,
     }
     return one(code, name, "create", meanings, invalid=lzc_exc.PropertyInvalid)
@@ -317,6 +317,8 @@ def _ends(code: int, newer: bytes, older: bytes | None) -> ZFSError | None:
 
 def send(code: int, newer: bytes, older: bytes | None) -> ZFSError:
     error = _ends(code, newer, older)
+    if error is None and code == errno.ENOTSUP:
+        error = lzc_exc.FeatureNotSupported(pool_of(newer))
     if error is None and code in _STREAM_IO | {errno.ENOSPC}:
         error = lzc_exc.StreamIOError(code, newer)
     return generic(code, newer, "send") if error is None else coded(error, code)
@@ -402,9 +404,8 @@ def channel_program(code: int, name: bytes, details: bytes | None) -> ZFSError:
 
 
 def key(code: int, name: bytes, doing: str, refused: Maker) -> ZFSError:
-    meanings: dict[int, Maker] = {
-        errno.ENOENT: lzc_exc.FilesystemNotFound,
-        errno.EACCES: refused,
-        errno.EEXIST: lzc_exc.EncryptionKeyAlreadyLoaded,
-    }
+    """`refused` is what EACCES means."""
+    meanings: dict[int, Maker] = {errno.ENOENT: lzc_exc.FilesystemNotFound, errno.EACCES: refused}
+    if refused is lzc_exc.EncryptionKeyInvalid:
+        meanings[errno.EEXIST] = lzc_exc.EncryptionKeyAlreadyLoaded
     return one(code, name, doing, meanings, invalid=lzc_exc.PropertyInvalid)

@@ -163,28 +163,31 @@ def _native_size(name: bytes, kind: int, count: int, value: object) -> int:
 
 def encode(pairs: dict[bytes, object], flags: int) -> bytes:
     """The pairs of a list and its end. `flags` go to every list within it."""
-    return _put_pairs(pairs, flags, 0)
+    return _put_pairs(pairs, flags, 0)[0]
 
 
-def _put_pairs(pairs: dict[bytes, object], flags: int, depth: int) -> bytes:
+def _put_pairs(pairs: dict[bytes, object], flags: int, depth: int) -> tuple[bytes, int]:
+    """The pairs, and how many bytes the C library would count for them beyond what it writes."""
     if depth > DEPTH_LIMIT:
         raise NvlistError(f"lists within lists deeper than {DEPTH_LIMIT}")
-    out = bytearray()
+    out, unwritten = bytearray(), 0
     for key, value in pairs.items():
         name = name_of(key)
         kind = kind_of(name, value)
         element = ELEMENTS.get(kind)
         values = list(value) if element is not None and isinstance(value, list) else [value]
         count = 0 if kind == Kind.BOOLEAN else len(values)
-        body = _body(name, kind, element or kind, values, flags, depth) if count else b""
+        body, missing = _body(name, kind, element or kind, values, flags, depth) if count else (b"", 0)
         named = _string(name)
         # The C library counts the second count of an array even when it does not write it.
-        unwritten = 4 if count == 0 and element is not None and kind not in _BARE else 0
-        size = 16 + len(named) + len(body) + unwritten
+        if count == 0 and element is not None and kind not in _BARE:
+            missing = 4
+        unwritten += missing
+        size = 16 + len(named) + len(body) + missing
         if size > SIZE_LIMIT_BYTES:
             raise NvlistError(f"{name!r}: a value of {size} bytes")
         out += _TWO.pack(size, _native_size(name, kind, count, value)) + named + _TWO.pack(kind, count) + body
-    return bytes(out) + bytes(8)
+    return bytes(out) + bytes(8), unwritten
 
 
 # Arrays that are written without a count of their own.
@@ -195,20 +198,26 @@ def _string(value: bytes) -> bytes:
     return len(value).to_bytes(4, "big") + value + bytes(-len(value) % 4)
 
 
-def _body(name: bytes, kind: Kind, element: Kind, values: list[object], flags: int, depth: int) -> bytes:
+def _body(name: bytes, kind: Kind, element: Kind, values: list[object], flags: int, depth: int) -> tuple[bytes, int]:
     if element == Kind.STRING:
-        return b"".join(_string(text(value)) for value in values)
+        return b"".join(_string(text(value)) for value in values), 0
     if element == Kind.NVLIST:
-        parts = []
-        for value in values:
-            if not isinstance(value, dict):
-                raise TypeError(f"{name!r}: a list is a dict, not {type(value).__name__}")
-            parts.append(_LISTED.pack(0, flags) + _put_pairs(value, flags, depth + 1))
-        return b"".join(parts)
+        return _lists(name, values, flags, depth)
     # In their own width first, so that a number too large is refused here as it is in native form.
     native = numbers(name, element, f"={len(values)}{CODES[element]}", values)
     if kind == Kind.BYTE_ARRAY:
-        return native + bytes(-len(native) % 4)
+        return native + bytes(-len(native) % 4), 0
     signed = unpack_from(f"={len(values)}{'b' if element in _BYTES else CODES[element]}", native)
     body = Struct(f">{len(values)}{_CODES[element]}").pack(*signed)
-    return body if kind == element else len(values).to_bytes(4, "big") + body
+    return body if kind == element else len(values).to_bytes(4, "big") + body, 0
+
+
+def _lists(name: bytes, values: list[object], flags: int, depth: int) -> tuple[bytes, int]:
+    out, unwritten = bytearray(), 0
+    for value in values:
+        if not isinstance(value, dict):
+            raise TypeError(f"{name!r}: a list is a dict, not {type(value).__name__}")
+        inner, missing = _put_pairs(value, flags, depth + 1)
+        out += _LISTED.pack(0, flags) + inner
+        unwritten += missing
+    return bytes(out), unwritten
