@@ -29,6 +29,7 @@ _CONTROL_FORMAT = b"\x00\x00\x00\x80\x00\x00\x00\x09"
 
 _COMMIT = 0x10  # flag of a record's group
 _BEGIN, _END = 169, 102  # operations that open and end a transaction
+_CHECKPOINT = 263
 _ROLLBACK_FIRST = 0x10  # status in the opening of an internal transaction: checkpoint, index split
 _SPACE = frozenset({97, 111, 113, 241, 242, 287})  # pages allocated, initialised, freed; files made; room given back
 
@@ -118,6 +119,30 @@ def log_end(directory: Path) -> LogPosition:
 def checkpoint(directory: Path) -> LogPosition:
     """Where recovery begins to redo. Raises LogDamaged."""
     return control(directory).checkpoint
+
+
+def checkpoint_reach(directory: Path) -> LogPosition:
+    """The oldest place that recovery from the last checkpoint needs: to redo, or to undo what was open then.
+
+    Raises LogDamaged when the checkpoint's record is not there.
+    """
+    at = checkpoint(directory)
+    try:
+        with path_of(directory, at.file).open("rb") as file:
+            file.seek(at.offset)
+            record = file.read(_FRAME_BYTES + 64)
+        length, instant = struct.unpack_from(">iq", record)
+        body = record[12 : 12 + min(length, len(record))]
+        _, place = _compressed_int(body, 2)
+        _, place = _compressed_long(body, place + 2)
+        operation = int.from_bytes(body[place : place + 2], "big")
+        redo, place = _compressed_long(body, place + 2)
+        undo, _ = _compressed_long(body, place)
+    except (FileNotFoundError, struct.error, IndexError) as error:
+        raise LogDamaged(f"the checkpoint's record at {at} is not in {directory}") from error
+    if instant != at.instant or operation != _CHECKPOINT:
+        raise LogDamaged(f"what stands at {at} in {directory} is no checkpoint")
+    return min(at, LogPosition.from_instant(redo), LogPosition.from_instant(undo))
 
 
 def control(directory: Path) -> LogControl:

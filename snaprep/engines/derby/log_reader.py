@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -23,6 +24,7 @@ from snaprep.engines.derby.log import CHECKSUM_BYTES, HEADER_BYTES, LogChanged, 
 PIECE_BYTES = 256 << 10
 _LOOK_AHEAD_BYTES = 1 << 20
 _PROOF_BYTES = 1 << 20
+_DOUBT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class LogReader:
         self.directory = directory
         self.position = start
         self._ends: dict[int, int] = {}  # of files that were seen closed
-        self._searched: tuple[int, int, int] | None = None  # (place, mtime, size) at the last look ahead
+        self._doubted: tuple[float, tuple[int, ...]] = (0.0, ())  # when doubts were last looked into, and at what
         self._file = self._open(start.file)
         try:
             self._last = self._walk_to(start)
@@ -75,14 +77,12 @@ class LogReader:
             return self._passed(Piece(self.position, data))
         following = log.header(self.directory, self.position.file + 1)
         if following is None:
-            self._must_be_the_last()
-            self._nothing_behind()
+            self._look_further(self._must_be_the_last)
             return None
         if following.before < self.position:
             raise LogChanged(f"log{following.number}.dat says that the log before it ended at {following.before}")
         if following.before > self.position:
-            self._must_be_unflushed(following)
-            self._nothing_behind()
+            self._look_further(lambda: self._must_be_unflushed(following))
             return None
         self._ends[self.position.file] = self.position.offset
         return self._passed(Piece(self.position, b""))
@@ -162,6 +162,17 @@ class LogReader:
         if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
             raise LogChanged(f"{path} was put in the place of another file")
 
+    def _look_further(self, check: Callable[[], None]) -> None:
+        """See that the end is one: when something has changed, and each second, for the files' clocks are coarse."""
+        mine, there = os.fstat(self._file.fileno()), self.directory.stat()
+        seen = (self.position.offset, mine.st_mtime_ns, mine.st_size, mine.st_nlink, there.st_mtime_ns)
+        now_s = time.monotonic()
+        if seen == self._doubted[1] and now_s - self._doubted[0] < _DOUBT_S:
+            return
+        check()
+        self._nothing_behind()
+        self._doubted = (now_s, seen)
+
     def _must_be_the_last(self) -> None:
         """There is no next file: then there must be none after it either, and this one still in its place."""
         number = self.position.file + 1
@@ -186,16 +197,11 @@ class LogReader:
             self._must_be_damaged(f"no whole group up to {following.before}, where log{following.number}.dat goes on")
 
     def _nothing_behind(self) -> None:
-        """No whole group lies behind the place where one is missing; looked for when the file has changed."""
-        found = os.fstat(self._file.fileno())
-        seen = (self.position.offset, found.st_mtime_ns, found.st_size)
-        if seen == self._searched:
-            return
+        """No whole group lies behind the place where one is missing."""
         for offset in self._places_of_groups():
             if log.group_end(self._file, LogPosition(self.position.file, offset)) is not None:
                 self._must_be_damaged(f"no whole group, but one at {self.position.file}:{offset}")
                 return
-        self._searched = seen
 
     def _places_of_groups(self) -> Iterator[int]:
         start = self.position.offset
