@@ -46,6 +46,7 @@ class Tally:
     round_s: list[float] = field(default_factory=list)
     cutover_s: list[float] = field(default_factory=list)
     predicted: list[tuple[float, float, float]] = field(default_factory=list)  # P50, P90, and what it was, in s
+    takeover_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)  # commits in the median second of each lap
     lost: Lost = field(default_factory=Lost)
@@ -66,11 +67,14 @@ class Tally:
 
     @property
     def document(self) -> dict[str, Any]:
-        """`held`: nothing failed and no bound was missed. Times in seconds, as the unluckiest writer saw them."""
+        """`held`: nothing failed and no bound was missed. Times in seconds, as the unluckiest writer saw them, but
+        `takeover_s` from the last commit of all to the next.
+        """
         return {
             "held": self.held,
             "round_blocked_s": spread(self.round_s),
             "cutover_blocked_s": spread(self.cutover_s),
+            "takeover_s": spread(self.takeover_s),
             "longest_gap_s": spread(self.gaps_s),
             "predictions": [
                 {"p50_s": round(p50, 3), "p90_s": round(p90, 3), "blocked_s": round(real, 3), "held": real <= p90}
@@ -148,7 +152,7 @@ def soak_rebuild(runs: int, tally: Tally) -> None:
                     if kind == "stale":
                         world[target].restart_derby()
                     if kind == "diverged":
-                        died = (fail_over(pair, clients, attached_ms, source),)
+                        died = (fail_over(pair, clients, attached_ms, source)[0],)
                         source, target = target, source
                     number += 1
                     attached_ms = rebuild(pair, clients, tally, f"{number:3} {kind:<8} {source} -> {target}")
@@ -160,14 +164,16 @@ def soak_rebuild(runs: int, tally: Tally) -> None:
     cutover_bounds(tally)
 
 
-def fail_over(pair: Pair, clients: Workload, attached_ms: float, source: str) -> Window:
-    """The source dies under load, the other takes over, the dead host is repaired."""
+def fail_over(pair: Pair, clients: Workload, attached_ms: float, source: str) -> tuple[Window, int]:
+    """The source dies under load, the other takes over, the dead host is repaired. Also returns a moment of the
+    monotonic clock (ns) at which nobody served.
+    """
     pair.world.power_off(source)
-    died = Window(from_ms=attached_ms, to_ms=1000 * time.time())
+    died, dead_ns = Window(from_ms=attached_ms, to_ms=1000 * time.time()), time.monotonic_ns()
     pair.must("takeover", "--yes")
     clients.wait_for(100, 60)
     pair.world.boot(source)
-    return died
+    return died, dead_ns
 
 
 def close_lap(pair: Pair, clients: Workload, tally: Tally, source: str, target: str, died: tuple[Window, ...]) -> None:
@@ -212,9 +218,9 @@ def soak_takeover(runs: int, tally: Tally) -> None:
         for number in range(1, runs + 1):
             with pair.writers(rate=RATE, writers=WRITERS) as clients:
                 clients.wait_for(int(RATE * 2))
-                killed_ns = time.monotonic_ns()
-                died = fail_over(pair, clients, attached_ms, source)
-                gap_s = clients.gap_around(killed_ns).overall_s
+                died, dead_ns = fail_over(pair, clients, attached_ms, source)
+                gap_s = clients.gap_around(dead_ns).overall_s
+                tally.takeover_s.append(gap_s)
                 source, target = target, source
                 say(f"{number:3} {source} took over: {gap_s:.1f} s from the last commit to the next")
                 attached_ms = rebuild(pair, clients, tally, f"{number:3} fail-back {source} -> {target}")
@@ -236,7 +242,7 @@ def soak_kills(runs: int, tally: Tally) -> None:
                     struck = aftermath.survive(Pair(world, create_bank(world["db1"])), victim, phase)
             except RigError as error:
                 tally.failures.append(f"{victim} in {phase}: {error}")
-                say(f"{victim:>12} in {phase:<8} FAILED")
+                say(f"{victim:>12} in {phase:<8} FAILED: {str(error)[:300]}")
             else:
                 tally.gaps_s.append(struck.gap_s)
                 say(f"{victim:>12} in {phase:<8} longest gap {struck.gap_s:4.1f} s")
