@@ -280,8 +280,8 @@ def main(words: Sequence[str] | None = None) -> int:
     tally = Tally()
     try:
         soak(runs, tally)
-    except RigError as error:  # what was measured until then is still told
-        tally.failures.append(str(error))
+    except (RigError, KeyboardInterrupt) as error:  # what was measured until then is still told
+        tally.failures.append(str(error) or "interrupted")
     if options.json:
         sys.stdout.write(json.dumps({"soak": options.name, "runs": runs, **tally.document}, indent=2) + "\n")
     else:
