@@ -22,7 +22,6 @@ END_S = 10.0
 BOOT_S = 60.0
 ADDRESS = "10.0.2.15"  # in the user-mode network, where nobody but the forwarder sees it
 SSH_PORT = 22
-USER_MAC = "52:54:00:00:02:0f"
 PLUG = "plug"  # the socket of a machine's end of the cable
 # Where a data disk is found in the machine: the root disk and the seed are the first two.
 DATA_DISKS = ("/dev/vdc", "/dev/vdd", "/dev/vde")
@@ -90,14 +89,16 @@ def prepare(guest: Guest, *, authorized_key: str) -> str:
     """Makes the machine's disks and host key, and the part of its seed that any machine has. Returns the public host
     key, as a known_hosts line wants it.
     """
-    for place in ("etc/ssh", "etc/systemd/network", "root/.ssh"):
+    for place in ("etc/ssh", "root/.ssh"):
         (guest.seed / place).mkdir(parents=True, exist_ok=True)
     (guest.seed / "root").chmod(0o700)
     (guest.seed / "root/.ssh").chmod(0o700)
     (guest.seed / "etc/hostname").write_text(f"{guest.name}\n")
-    _network(guest, "user", USER_MAC, f"{ADDRESS}/24")
+    network = f"ip addr add {ADDRESS}/24 dev eth0\nip link set eth0 up\n"
     if guest.plug is not None:
-        _network(guest, guest.plug.interface, guest.plug.mac, guest.plug.address)
+        plug = guest.plug.interface
+        network += f"ip link set eth1 name {plug}\nip addr add {guest.plug.address} dev {plug}\nip link set {plug} up\n"
+    (guest.seed / "etc/network.sh").write_text(network)
     keys = guest.seed / "root/.ssh/authorized_keys"
     keys.write_text(authorized_key)
     keys.chmod(0o600)
@@ -109,14 +110,6 @@ def prepare(guest: Guest, *, authorized_key: str) -> str:
         with guest.data_disk(number).open("wb") as disk:
             disk.truncate(size_mb << 20)
     return " ".join(host_key.with_suffix(".pub").read_text().split()[:2])
-
-
-def _network(guest: Guest, interface: str, mac: str, address: str) -> None:
-    place = guest.seed / "etc/systemd/network"
-    (place / f"{interface}.link").write_text(f"[Match]\nMACAddress={mac}\n[Link]\nName={interface}\n")
-    (place / f"{interface}.network").write_text(
-        f"[Match]\nName={interface}\n[Network]\nAddress={address}\nLinkLocalAddressing=no\n"
-    )
 
 
 def boot(guest: Guest, spawn: Spawn) -> subprocess.Popen[bytes]:
@@ -140,9 +133,9 @@ def qemu_argv(guest: Guest) -> list[str]:
         "-m", str(guest.memory_mb), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-chardev", f"file,id=serial,path={guest.serial_log},append=on", "-serial", "chardev:serial",
         "-kernel", str(guest.image.kernel), "-initrd", str(guest.image.initrd),
-        "-append", "console=ttyS0 root=/dev/vda rw net.ifnames=0 panic=-1 mitigations=off",
+        "-append", "console=ttyS0 root=/dev/vda rw init=/usr/sbin/machine-init net.ifnames=0 panic=-1 mitigations=off",
         *(word for disk in disks for word in ("-drive", f"if=virtio,{disk}")),
-        "-netdev", f"user,id=user,restrict=on,{forwards}", "-device", f"virtio-net-pci,netdev=user,mac={USER_MAC}",
+        "-netdev", f"user,id=user,restrict=on,{forwards}", "-device", "virtio-net-pci,netdev=user",
     ]  # fmt: skip
     if guest.plug is not None:
         # Names relative to the folder that QEMU runs in: a socket's name must be short.

@@ -203,7 +203,8 @@ class _Steps:
             except subprocess.TimeoutExpired:
                 if time.monotonic() >= end:
                     raise ImageError(f"not done in time: {_last_line(self.log)}; see {self.log}") from None
-                self.say(_last_line(self.log))
+                if words := _last_line(self.log):
+                    self.say(words)
 
 
 def _last_line(log: Path) -> str:

@@ -182,8 +182,8 @@ def up() -> int:
             step(f"{guest.name} answers")
             step(f"{guest.name}: pool {POOL}, {' and '.join(_make_pool(guest.name).split())}")
     except GuestError as error:
-        say(str(error))
-        down()
+        say(f"{error}\nlogs: {folder()}")
+        _end_all()
         return 1
     say("scripts/rig ssh db1, scripts/rig down")
     return 0
@@ -205,6 +205,14 @@ def _await(guest: Guest, running: Running) -> None:
 
 
 def down() -> int:
+    if not _end_all():
+        return 1
+    shutil.rmtree(folder(), ignore_errors=True)
+    return 0
+
+
+def _end_all() -> bool:
+    """Ends the machines and leaves their files."""
     for name, running in known().items():
         if alive(running):
             with suppress(ProcessLookupError):
@@ -214,9 +222,8 @@ def down() -> int:
             time.sleep(0.05)
         if alive(running):
             say(f"{name} (pid {running.pid}) does not end; its files stay in {folder()}")
-            return 1
-    shutil.rmtree(folder(), ignore_errors=True)
-    return 0
+            return False
+    return True
 
 
 def status() -> int:
