@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -52,6 +52,7 @@ class LogReader:
         self.directory = directory
         self.position = start
         self._ends: dict[int, int] = {}  # of files that were seen closed
+        self._seen = start  # how far the log was seen to go
         self._doubted: tuple[float, tuple[int, ...]] = (0.0, ())  # when doubts were last looked into, and at what
         self._file = self._open(start.file)
         try:
@@ -88,8 +89,15 @@ class LogReader:
         return self._passed(Piece(self.position, b""))
 
     def delta_bytes(self) -> int:
-        """How much whole log lies behind the position, as far as it can be followed. Raises LogGone."""
-        end = tip(self.directory, self.position)
+        """How much log lies behind the position: by the headers of what is closed, to the last whole group of the rest.
+
+        Takes no longer for much log than for little. Raises LogGone.
+        """
+        end = max(self.position, self._seen)
+        while (following := log.header(self.directory, end.file + 1)) is not None:
+            self._ends[end.file] = following.before.offset
+            end = LogPosition(following.number, HEADER_BYTES)
+        self._seen = end = LogPosition(end.file, log.file_end(self.directory, end.file, end.offset))
         return distance_bytes(self.directory, self.position, end, self._ends)
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -160,7 +168,17 @@ class LogReader:
             return  # removed after Derby closed it: what it held can still be read
         mine = os.fstat(self._file.fileno())
         if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-            raise LogChanged(f"{path} was put in the place of another file")
+            self._take_instead(path)
+
+    def _take_instead(self, path: Path) -> None:
+        """Another file stands there: Derby, started after a crash, makes a file that was only begun anew."""
+        file = path.open("rb", buffering=0)
+        offset, lead = self._last
+        if os.pread(file.fileno(), len(lead), offset) != lead:
+            file.close()
+            raise LogChanged(f"{path} was put in the place of another file, and holds something else")
+        self._file.close()
+        self._file = file
 
     def _look_further(self, check: Callable[[], None]) -> None:
         """See that the end is one: when something has changed, and each second, for the files' clocks are coarse."""
@@ -187,35 +205,38 @@ class LogReader:
             raise LogDamaged(f"{path} does not begin as a log file does")
         if later:
             raise LogGone(f"{path} does not exist, but log{later[0]}.dat does")
-        if not here:
+        if not here and self.position.offset > HEADER_BYTES:
             raise LogGone(f"log{self.position.file}.dat was removed, and no file goes on at {self.position}")
 
     def _must_be_unflushed(self, following: log.LogHeader) -> None:
         """The next file exists; this one's last groups come any moment, unless the next has some of its own."""
-        begun = log.file_end(self.directory, following.number) > HEADER_BYTES
+        with self._open(following.number) as file:
+            begun = _some_group(file, LogPosition(following.number, HEADER_BYTES)) is not None
         if begun or log.header(self.directory, following.number + 1) is not None:
             self._must_be_damaged(f"no whole group up to {following.before}, where log{following.number}.dat goes on")
 
     def _nothing_behind(self) -> None:
         """No whole group lies behind the place where one is missing."""
-        for offset in self._places_of_groups():
-            if log.group_end(self._file, LogPosition(self.position.file, offset)) is not None:
-                self._must_be_damaged(f"no whole group, but one at {self.position.file}:{offset}")
-                return
-
-    def _places_of_groups(self) -> Iterator[int]:
-        start = self.position.offset
-        data = os.pread(self._file.fileno(), _LOOK_AHEAD_BYTES, start)
-        at = data.find(log.CHECKSUM_SIGN)
-        while at >= 0:
-            if at > log.CHECKSUM_SIGN_AT:
-                yield start + at - log.CHECKSUM_SIGN_AT
-            at = data.find(log.CHECKSUM_SIGN, at + 1)
+        behind = _some_group(self._file, self.position)
+        if behind is not None:
+            self._must_be_damaged(f"no whole group, but one at {self.position.file}:{behind}")
 
     def _must_be_damaged(self, what: str) -> None:
         """Derby writes in order: a group missing before others is missing for good, unless it came meanwhile."""
         if log.group_end(self._file, self.position) is None:
             raise LogDamaged(f"at {self.position} of {self.directory} there is {what}")
+
+
+def _some_group(file: IO[bytes], start: LogPosition) -> int | None:
+    """Where in the next MiB a whole group begins, at the start or behind damage; None when there is none."""
+    data = os.pread(file.fileno(), _LOOK_AHEAD_BYTES, start.offset)
+    at = data.find(log.CHECKSUM_SIGN)
+    while at >= 0:
+        offset = start.offset + at - log.CHECKSUM_SIGN_AT
+        if offset >= start.offset and log.group_end(file, LogPosition(start.file, offset)) is not None:
+            return offset
+        at = data.find(log.CHECKSUM_SIGN, at + 1)
+    return None
 
 
 def _size(path: Path) -> int | None:

@@ -65,6 +65,8 @@ class Replication:
 
     def _listens(self) -> bool:
         """The server itself waits for a primary; a stranger on the port does not count."""
+        if not sockets.listens(self.session.spec.listen_port):
+            return False  # looking for who listens walks through every process
         pid = self.session.server_pid
         return pid is not None and sockets.listener(self.session.spec.listen_port) == pid
 
