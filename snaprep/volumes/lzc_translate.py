@@ -135,7 +135,7 @@ def several(
 
     Where it names none, the cause is known only when there was one thing.
     """
-    listed = {name: number for name, number in failed.items() if isinstance(number, int)}
+    listed = {name: int(number) for name, number in failed.items() if isinstance(number, int)}
     suppressed = listed.pop(b"N_MORE_ERRORS", 0)
     errors = [coded(meaning(number, name), number) for name, number in listed.items()]
     if not errors:

@@ -182,8 +182,8 @@ def test_suppressed_errors_are_counted() -> None:
     """Failures that the kernel left out are counted, not taken for a snapshot of that name."""
     answered: dict[bytes, object] = {b"p@a": nvlist.Int32(17), b"N_MORE_ERRORS": nvlist.Int32(5)}
     error = lzc_translate.several(17, answered, [b"p@a"], exc.SnapshotFailure, lzc_translate.destroy_snapshot)
-    assert error.suppressed_count == 5
-    assert error.failures == ((b"p@a", 17),)
+    assert repr(error.suppressed_count) == "5"
+    assert repr(error.failures) == "((b'p@a', 17),)"
 
 
 def test_names() -> None:
