@@ -35,6 +35,7 @@ class Agent:
     def __init__(self, name: str, facts: HostFacts, *, dies: bool = False) -> None:
         self.name, self.facts, self.dies, self.alive = name, facts, dies, True
         self.performed: list[str] = []
+        self.cancelled = 0
         self.locked_by: RunInfo | None = None
 
     def call(self, op: str, args: Mapping[str, object], result_type: type, **_: object) -> Any:  # noqa: ANN401
@@ -64,6 +65,9 @@ class Agent:
         class Pending:
             def result(self) -> object:
                 return agent.call(op, args, result_type, **more)
+
+            def cancel(self) -> None:
+                agent.cancelled += 1
 
         return Pending()
 
@@ -127,7 +131,9 @@ def opened(session: Session, recipe: tuple[Step, ...]) -> Outcome:
 
 
 def test_both_hosts_work_at_the_same_time(reach: dict[str, list[Agent | SnaprepError]]) -> None:
-    """Steps beside others are asked for before those are waited for; when one host fails, both undo, and no more runs."""
+    """Steps beside others are asked for before those are waited for; when one host fails, the other is told to give up,
+    both undo, and nothing more runs.
+    """
     first, second = Agent("a", BEFORE.hosts[0]), Agent("b", BEFORE.hosts[1])
     reach.update(a=[first], b=[second])
     order: list[str] = []
@@ -163,6 +169,7 @@ def test_both_hosts_work_at_the_same_time(reach: dict[str, list[Agent | SnaprepE
         assert outcome.error is not None
         assert outcome.error.id == "stale"
         assert second.performed == ["checkpoint", "thaw"]
+        assert second.cancelled == 1
 
 
 def test_a_recipe_never_goes_on_with_another_agent(reach: dict[str, list[Agent | SnaprepError]]) -> None:

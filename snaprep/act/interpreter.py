@@ -109,8 +109,8 @@ class Interpreter:
             return _Call(host, wire, None, error.info)
 
     def _end(self, call: _Call, outcome: Outcome, finished: list[tuple[str, list[StepCall]]]) -> None:
-        """Wait for what one host did. The first error of a stage is the one that is told."""
-        error = call.error
+        """Wait for what one host did. The first error of a stage is the one that is told, and the others give up."""
+        error, undone = call.error, False
         if call.pending is not None:
             try:
                 performed = call.pending.result()
@@ -119,12 +119,14 @@ class Interpreter:
             else:
                 self._note(outcome, call.host, performed)
                 if performed.failed is not None:
-                    outcome.error = outcome.error or performed.failed.error
+                    error, undone = performed.failed.error, True
                     outcome.undone += [(call.host, s) for s in performed.undone]
-                    return
-        if error is not None:
-            outcome.error = outcome.error or error
-        finished.append((call.host, call.steps))  # unknown how far it got: its undo is fine to run
+        if not undone:  # unknown how far it got: its undo is fine to run
+            finished.append((call.host, call.steps))
+        if error is not None and outcome.error is None:
+            outcome.error = error
+            self._pending = [p for p in self._pending if p is not call.pending]
+            self.cancel()
 
     def must(self, recipe: Recipe) -> Outcome:
         """Like `run`, but a failure is raised after the undo."""

@@ -125,7 +125,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
     return (
         Step(host=receiver.name, op="receive_begin", args=begin, undo=(cancel,)),
         *context.engine.snapshot(plan),
-        Step(host=sender.name, op="send", args=sent, deadline_s=SEND_S),
+        Step(host=sender.name, op="send", args=sent, deadline_s=SEND_S, beside=not shipment.freeze),
         Step(host=receiver.name, op="receive_end", args=landed, deadline_s=300),
     )
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from snaprep.agent import process
-from snaprep.agent.pipe import HEAD, PIPE_BYTES, Link, process_end, widen
+from snaprep.agent.pipe import ALIVE, HEAD, PIPE_BYTES, Link, process_end, widen
 from snaprep.core.codec import encode
 from snaprep.core.errors import SnaprepError
 
-PART, DATA, TRAILER, END, TAKEN, RESULT, ALIVE, ERROR = (bytes([c]) for c in b"PDTEARKX")
+PART, DATA, TRAILER, END, TAKEN, RESULT, ERROR = (bytes([c]) for c in b"PDTEARX")
 CHUNK_BYTES = PIPE_BYTES
 SMALL_BYTES = 1 << 16
 TICK_S = 0.1
@@ -293,6 +293,14 @@ class Flow:
             if file is not None:
                 self.unwatch(file.fileno())
                 file.close()
+
+    def close(self, *, well: bool) -> None:
+        """End the program, and let go of the link."""
+        self.drop_program()
+        if well:
+            self.link.done()
+        else:
+            self.link.close()
 
     def tell(self, error: SnaprepError) -> None:
         """Send an error to the peer if a frame can be sent at all; else it sees the link end."""

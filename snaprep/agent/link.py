@@ -1,9 +1,10 @@
 """The way of the bytes between two agents.
 
 On the target a `Listener` waits in a private folder for the relay that sshd starts. On the source a `Dialer` starts
-OpenSSH straight to the target, always one connection ahead of what is needed, so that neither a round nor the cutover
-pays for a handshake. When the hosts cannot see each other, the operator starts one relay on either side and joins
-them (`snaprep.host.link`); then the source has a listener too. Both sides see a `Link` in any case.
+OpenSSH straight to the target, one connection ahead of what is needed, and keeps the connection of a stream that went
+well for the next stream: neither a round nor the cutover pays for a handshake. When the hosts cannot see each other,
+the operator starts one relay on either side and joins them (`snaprep.host.link`); then the source has a listener too.
+Both sides see a `Link` in any case.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import json
 import os
 import pwd
+import queue
 import select
 import socket
 import struct
@@ -21,7 +23,7 @@ import time
 from dataclasses import dataclass
 
 from snaprep.agent import keys, process
-from snaprep.agent.pipe import GREETING, HEADER, Link, StreamHeader, greeted, remove_folder, run_folder, ssh_link
+from snaprep.agent.pipe import ALIVE, GREETING, HEADER, Link, StreamHeader, greeted, remove_folder, run_folder, ssh_link
 from snaprep.agent.relay import relay_argv
 from snaprep.core.codec import decode
 from snaprep.core.errors import SnaprepError
@@ -62,6 +64,8 @@ class Listener:
         self._socket.listen(16)
         self.command = relay_argv(str(path))
         self._waiting: dict[int, Link] = {}
+        self._added: queue.SimpleQueue[Link] = queue.SimpleQueue()  # to be watched for a first frame
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ready: list[Link] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -97,6 +101,9 @@ class Listener:
             self._changed.notify_all()
         self._thread.join(5.0)
         self._socket.close()
+        os.close(self._wake)
+        while not self._added.empty():
+            self._added.get().close()
         for link in [*self._waiting.values(), *self._ready]:
             link.close()
         remove_folder(self.folder)
@@ -104,18 +111,32 @@ class Listener:
     def _serve(self) -> None:
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
+        poller.register(self._wake, select.POLLIN)
         while not self._closed:
             for fd, _ in poller.poll(_TICK_S * 1000):
                 try:
-                    if fd == self._socket.fileno():
-                        link = self._accept()
-                        self._waiting[link.read_fd] = link
-                        poller.register(link.read_fd, select.POLLIN)
+                    if fd == self._wake:
+                        os.eventfd_read(fd)
+                    elif fd == self._socket.fileno():
+                        self._added.put(self._accept())
                     else:
                         poller.unregister(fd)
                         self._hear(self._waiting.pop(fd))
                 except (SnaprepError, OSError):
                     continue  # that connection is of no use; whoever made it sees it end
+            while not self._added.empty():
+                link = self._added.get()
+                self._waiting[link.read_fd] = link
+                poller.register(link.read_fd, select.POLLIN)
+
+    def _keep(self, link: Link) -> None:
+        """Wait for the next stream on a link; from any thread."""
+        with self._changed:
+            if self._closed:
+                link.close(well=True)
+                return
+            self._added.put(link)
+            os.eventfd_write(self._wake, 1)
 
     def _accept(self) -> Link:
         connection, _ = self._socket.accept()
@@ -131,6 +152,7 @@ class Listener:
             on_failure.pop_all()
         link = Link(*descriptors, why=lambda: "", on_close=lambda well: _release(connection, well=well))
         if self._greets:
+            link.keep = self._keep
             try:
                 link.send(GREETING, json.dumps({"run": self.run}).encode())
             except SnaprepError:
@@ -142,6 +164,9 @@ class Listener:
         """The first frame of a waiting link makes it ready, or unfit."""
         try:
             kind, payload = link.receive(deadline_s=5)
+            if kind == ALIVE and self._greets:  # said while the former stream's result was on its way
+                self._added.put(link)
+                return
             fit = kind == HEADER if self._greets else greeted(kind, payload, self.run)
             if self._greets and fit:
                 link.header = decode(StreamHeader, json.loads(payload))
@@ -163,7 +188,8 @@ def _release(connection: socket.socket, *, well: bool) -> None:
 
 
 class Dialer:
-    """Connections from the source to the target, by OpenSSH with the run's key, opened one ahead.
+    """Connections from the source to the target, by OpenSSH with the run's key, opened one ahead, and kept for the next
+    stream while they live.
 
     The key is made here and never leaves the folder; `public_key` travels to the target through the operator.
     """
@@ -174,6 +200,8 @@ class Dialer:
         self._key, self.public_key = keys.make_key(self.folder, run)
         self._way: Way | None = None
         self._ahead: _Dialled | None = None
+        self._kept: Link | None = None
+        self._closed = False
 
     def aim(self, way: Way) -> None:
         """Say where to. Pins the host keys, under a name that is independent of address and port."""
@@ -198,21 +226,40 @@ class Dialer:
 
     def prepare(self) -> None:
         """Begin to open the next connection, unless one is under way or open."""
-        if self._ahead is None:
+        if self._ahead is None and self._kept is None:
             self._ahead = _Dialled(self.argv(), self.run)
 
     def take(self, *, deadline_s: float = 20) -> Link:
-        """An open link; at once when it was prepared and still lives. Raises `link-lost` and its kin."""
+        """An open link; at once when one was kept or prepared and still lives. Raises `link-lost` and its kin."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            if kept.idle:
+                return kept
+            kept.close()
         ahead, self._ahead = self._ahead, None
+        link = None
         if ahead is not None:
             with contextlib.suppress(SnaprepError):  # it died meanwhile: the new one tells why, if that dies too
                 link = ahead.result(deadline_s)
-                if link.idle:
-                    return link
-                link.close()
-        return _Dialled(self.argv(), self.run).result(deadline_s)
+                if not link.idle:
+                    link.close()
+                    link = None
+        if link is None:
+            link = _Dialled(self.argv(), self.run).result(deadline_s)
+        link.keep = self._keep
+        return link
+
+    def _keep(self, link: Link) -> None:
+        if self._closed or self._kept is not None:
+            link.close(well=True)
+        else:
+            self._kept = link
 
     def close(self) -> None:
+        self._closed = True
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close(well=True)
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.give_up()

@@ -28,7 +28,7 @@ from snaprep.core.errors import SnaprepError
 
 PIPE_BYTES = 1 << 20
 HEAD = struct.Struct(">cI")  # what follows, and how many bytes of it
-GREETING, HEADER = b"G", b"H"
+GREETING, HEADER, ALIVE = b"G", b"H", b"K"
 _SMALL_BYTES = 1 << 16  # every frame but data
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -54,6 +54,7 @@ class Link:
     ) -> None:
         self.read_fd, self.write_fd, self.why = read_fd, write_fd, why
         self.header: StreamHeader | None = None
+        self.keep: Callable[[Link], None] | None = None  # who takes it back when a stream went well
         self._on_close = on_close
         self._closed = False
         for fd in (read_fd, write_fd):
@@ -103,6 +104,14 @@ class Link:
         poller.register(self.read_fd, select.POLLIN)
         poller.register(self.write_fd, 0)
         return not self._closed and not poller.poll(0)
+
+    def done(self) -> None:
+        """A stream went well: the link is kept for the next one where somebody does, else closed."""
+        if self.keep is None:
+            self.close(well=True)
+        else:
+            self.header = None
+            self.keep(self)
 
     def close(self, *, well: bool = False) -> None:
         """Close both directions. `well` lets the relay end with status 0."""

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaprep.agent.flow import (
-    ALIVE,
     CHUNK_BYTES,
     DATA,
     END,
@@ -40,7 +39,7 @@ from snaprep.agent.flow import (
     Moved,
     Throttle,
 )
-from snaprep.agent.pipe import HEAD, HEADER, Link, StreamHeader, header_bytes, process_end
+from snaprep.agent.pipe import ALIVE, HEAD, HEADER, Link, StreamHeader, header_bytes, process_end
 from snaprep.core.codec import decode
 from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
 
@@ -82,7 +81,9 @@ def send_stream(
     on_progress: Callable[[Moved], None] | None = None,
     cancelled: threading.Event | None = None,
 ) -> Sent:
-    """Run each part's program and send what it writes; returns when the target has taken it all. Closes the link.
+    """Run each part's program and send what it writes; returns when the target has taken it all.
+
+    Closes the link, unless the stream went well and somebody keeps it for the next one.
 
     Raises `send-failed`, `receive-failed` (with the receiver's words), `program-stalled`, `link-stalled`,
     `link-lost`, `stream-damaged`, `cancelled`, or what the target refused the stream with.
@@ -115,8 +116,7 @@ class _Sender:
         except SnaprepError as error:
             raise self._explained(error) from error  # before the program is ended, which may take seconds
         finally:
-            flow.drop_program()
-            flow.link.close(well=well)
+            flow.close(well=well)
 
     def _part(self, part: str, argv: list[str]) -> PartDone:
         flow = self._flow
@@ -206,7 +206,9 @@ def receive_stream(
     on_progress: Callable[[Moved], None] | None = None,
     cancelled: threading.Event | None = None,
 ) -> Received:
-    """Feed each part to the program that `open_receiver` names; it may refuse by raising. Closes the link.
+    """Feed each part to the program that `open_receiver` names; it may refuse by raising.
+
+    Closes the link, unless the stream went well and somebody keeps it for the next one.
 
     Raises `receive-failed`, `program-stalled`, `link-stalled`, `link-lost`, `stream-damaged`, `cancelled`, or what
     the source sent (`send-failed`, ...).
@@ -233,8 +235,7 @@ class _Receiver:
                 flow.tell(error)
             raise
         finally:
-            flow.drop_program()
-            flow.link.close(well=well)
+            flow.close(well=well)
         return result
 
     def _stream(self) -> Received:

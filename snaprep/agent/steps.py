@@ -6,6 +6,7 @@ Every one may be run again: after a crash the loop observes and decides anew, an
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -158,13 +159,12 @@ def send(
     base_guid: int | None,
     base_name: str,
     flags: tuple[str, ...],
-    last: bool = False,
 ) -> Sent:
     header = StreamHeader(
         run=host.streams.run, stream=stream, image=image, parts=host.spec.children, base_guid=base_guid, head=point,
         head_guid=guids[0],
     )  # fmt: skip
-    return host.streams.send(host.volume, header, base_name, flags, ahead=not last)
+    return host.streams.send(host.volume, header, base_name, flags)
 
 
 @step
@@ -351,14 +351,19 @@ def invoke(host: AgentHost, op: str, args: dict[str, Any], deadline_s: float) ->
     function = STEPS.get(op)
     if function is None:
         raise Stale("bad-request", f"there is no step {op}", hint="operator and agent differ in version")
-    hints = typing.get_type_hints(function)
-    names = [n for n in inspect.signature(function).parameters if n != "host"]
+    names, hints = _shape(function)
     if "deadline_s" in names:
         args = {"deadline_s": deadline_s, **args}
-    if unknown := args.keys() - set(names):
+    if unknown := args.keys() - names:
         raise Stale("bad-request", f"{op} has no argument {min(unknown)}", hint="operator and agent differ in version")
     try:
         decoded = {name: decode_at(hints[name], value, f"{op}.{name}") for name, value in args.items()}
     except ValueError as error:
         raise Stale("bad-request", str(error), hint="operator and agent differ in version") from error
     return encode(function(host, **decoded), hints["return"])
+
+
+@functools.cache
+def _shape(function: Callable[..., object]) -> tuple[frozenset[str], dict[str, Any]]:
+    """A step's arguments, and the types of them and of its answer. Worked out once: it takes longer than a call."""
+    return frozenset(inspect.signature(function).parameters) - {"host"}, typing.get_type_hints(function)

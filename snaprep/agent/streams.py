@@ -111,13 +111,8 @@ class Streams:
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    def send(
-        self, volume: Volume, header: StreamHeader, base_name: str, flags: tuple[str, ...], *, ahead: bool = True
-    ) -> Sent:
-        """Send a point; returns when the target has taken it all. Raises what `pump.send_stream` raises.
-
-        `ahead` says to open the next connection then: not while what follows is in a hurry.
-        """
+    def send(self, volume: Volume, header: StreamHeader, base_name: str, flags: tuple[str, ...]) -> Sent:
+        """Send a point; returns when the target has taken it all. Raises what `pump.send_stream` raises."""
         parts = volume.open_send(header.image, header.head, header.base_guid, base_name=base_name, flags=flags)
         try:
             sent = pump.send_stream(
@@ -132,7 +127,7 @@ class Streams:
             )
         except SnaprepError as error:
             raise _explained(volume, error) from error
-        if ahead and self._dialer is not None:
+        if self._dialer is not None:
             self._dialer.prepare()
         return Sent(bytes=sent.bytes, seconds=sent.seconds, sha256=tuple(p.sha256 for p in sent.parts))
 

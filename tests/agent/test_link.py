@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pytest
 
 from snaprep.agent import keys, pump
 from snaprep.agent.link import Dialer, Link, Listener, StreamHeader
-from snaprep.agent.pipe import clean_run, runs_here
+from snaprep.agent.pipe import ALIVE, HEAD, clean_run, runs_here
 from snaprep.agent.relay import AGENT_GONE, relay_argv
 from snaprep.core.errors import SnaprepError
 from snaprep.host.link import Joint
@@ -42,9 +42,9 @@ def send(link: Link, stream: str = "s1", *, count: int = 1_000_000, run: str = "
     return pump.send_stream(link, header(stream, run), [("", ["head", "-c", str(count), "/dev/zero"])])
 
 
-def failing_send(link: Link, limits: pump.Limits | None = None) -> SnaprepError:
+def failing_send(link: Link, limits: pump.Limits | None = None, argv: Sequence[str] = tuple(ENDLESS)) -> SnaprepError:
     with pytest.raises(SnaprepError) as caught:
-        pump.send_stream(link, header(), [("", ENDLESS)], limits=limits or pump.Limits())
+        pump.send_stream(link, header(), [("", list(argv))], limits=limits or pump.Limits())
     return caught.value
 
 
@@ -74,7 +74,7 @@ def ssh_pid(folder: Path) -> int:
 
 
 def test_streams_one_after_another_over_connections_opened_ahead(server: Sshd) -> None:
-    """Each stream has its own connection; a prepared one is taken within milliseconds; nothing is left behind."""
+    """A connection that is prepared or kept is taken within milliseconds, and nothing is left behind."""
     before = server.authorized_keys.read_bytes()
     with laid(server) as way:
         way.dialer.prepare()
@@ -93,6 +93,33 @@ def test_streams_one_after_another_over_connections_opened_ahead(server: Sshd) -
             assert received.bytes == 1_000_000
         assert sorted(times)[1] < 0.05
     assert server.authorized_keys.read_bytes() == before
+    assert folders("run-1") == []
+
+
+def test_a_connection_is_kept_for_the_next_stream(server: Sshd) -> None:
+    """Streams that follow each other share one ssh, also when the sender last said that it was alive; after one that
+    failed, or when the ssh was killed meanwhile, another is opened.
+    """
+    with laid(server) as way:
+
+        def through(stream: str) -> int:
+            target = receiving(way, stream)
+            link = way.dialer.take()
+            assert send(link, stream).peer.bytes == 1_000_000
+            assert target.join().error is None
+            os.write(link.write_fd, HEAD.pack(ALIVE, 0))
+            return ssh_pid(way.dialer.folder)
+
+        first = through("s1")
+        assert through("s2") == first
+        target = receiving(way)
+        assert failing_send(way.dialer.take(), argv=["false"]).id == "send-failed"
+        assert target.join().error is not None
+        second = through("s4")
+        assert second != first
+        os.kill(second, signal.SIGKILL)
+        os.waitid(os.P_PID, second, os.WEXITED | os.WNOWAIT)
+        assert through("s5") != second
     assert folders("run-1") == []
 
 

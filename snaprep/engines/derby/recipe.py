@@ -16,10 +16,10 @@ from snaprep.engines.base import CutoverPlan, SnapshotPlan, TakeOverPlan
 
 def snapshot(plan: SnapshotPlan) -> Recipe:
     """One snapshot named `plan.point`; its result is under the key `snapshot`."""
-    take = Step(host=plan.source, op="snapshot", args={"image": plan.image, "name": plan.point})
+    take = Step(host=plan.source, op="snapshot", args={"image": plan.image, "name": plan.point}, beside=not plan.freeze)
     flush = (Step(host=plan.source, op="checkpoint", deadline_s=120, beside=True),) if plan.flush else ()
     if not plan.freeze:
-        return (*flush, take)
+        return (*flush, take)  # nobody waits for it: it need not wait for the target either
     thaw = Step(host=plan.source, op="thaw", deadline_s=80)
     freeze = Step(
         host=plan.source, op="freeze", args={"lease_ms": plan.freeze_lease_ms}, deadline_s=40, undo=(thaw,), blocks=True
@@ -78,7 +78,6 @@ def cutover(plan: CutoverPlan) -> Recipe:
         "base_guid": plan.base_guid,
         "base_name": plan.base_name,
         "flags": plan.send_flags,
-        "last": True,
     }
     landed: Mapping[str, Arg] = {
         "stream": plan.stream,
