@@ -10,10 +10,11 @@ import ctypes
 import errno
 
 from snaprep.volumes import lzc_exceptions as lzc_exc
-from snaprep.volumes import lzc_translate as translate
+from snaprep.volumes import lzc_translate_pools as translate
 from snaprep.volumes.lzc_constants import ZCP_DEFAULT_INSTRLIMIT, ZCP_DEFAULT_MEMLIMIT
 from snaprep.volumes.lzc_library import Output, call
 from snaprep.volumes.lzc_names import Name, as_name
+from snaprep.volumes.lzc_translate import one
 
 
 def lzc_sync(poolname: Name, force: bool = False) -> None:  # noqa: FBT001, FBT002  # pyzfs's signature
@@ -164,7 +165,7 @@ def lzc_wait_fs(fsname: Name, activity: str = "deleteq") -> bool:
     name = as_name(fsname)
     code, waited = _wait("lzc_wait_fs", name, activity, WAIT_FS_ACTIVITIES)
     if code:
-        raise translate.one(code, name, f"wait for {activity}", {errno.ENOENT: lzc_exc.FilesystemNotFound})
+        raise one(code, name, f"wait for {activity}", {errno.ENOENT: lzc_exc.FilesystemNotFound})
     return waited
 
 
