@@ -176,6 +176,7 @@ class Run:
             Verify: self._verify,
             Settle: self._settle,
         }
+        self.interpreter.rest_on(facts)
         deeds[type(action)](self._context(facts), action)
 
     def _reopen(self, context: Context, action: Reopen) -> None:

@@ -14,16 +14,16 @@ import pytest
 from snaprep import session as sessions
 from snaprep.act.interpreter import Interpreter, Outcome
 from snaprep.control import Control
-from snaprep.core.action import Action, Done, Hold, Refuse, Reopen
-from snaprep.core.errors import ErrorInfo, HostUnreachable, Locked, SnaprepError
+from snaprep.core.action import Action, Adopt, Done, Hold, Refuse, Reopen
+from snaprep.core.errors import ErrorInfo, HostUnreachable, Locked, SnaprepError, Stale
 from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy, RunInfo
-from snaprep.core.perform import Performed, StepDone
+from snaprep.core.perform import Performed, Rests, StepDone, rests
 from snaprep.core.recipe import Step
 from snaprep.core.report import Report, RunState
 from snaprep.journal import Journal
 from snaprep.loop import Run
 from snaprep.session import Session
-from tests.core.facts import both, empty, host, serving, with_engine
+from tests.core.facts import AB, both, empty, host, serving, with_engine
 from tests.core.models import PAIR
 
 BEFORE = both(serving("a"), empty("b"))
@@ -36,6 +36,7 @@ class Agent:
         self.name, self.facts, self.dies, self.alive = name, facts, dies, True
         self.performed: list[str] = []
         self.cancelled = 0
+        self.rested_on: list[Rests | None] = []
         self.locked_by: RunInfo | None = None
 
     def call(self, op: str, args: Mapping[str, object], result_type: type, **_: object) -> Any:  # noqa: ANN401
@@ -47,6 +48,7 @@ class Agent:
         if op == "lock" and self.locked_by is not None:
             raise Locked("locked", "the pair is held")
         if op == "perform":
+            self.rested_on.append(cast("Rests | None", args["rests"]))
             return self.perform(cast("list[Any]", args["steps"]))
         return [] if op == "commands" else None
 
@@ -250,6 +252,30 @@ def test_an_action_that_changes_nothing_is_not_repeated_for_ever(
     assert report.error is not None
     assert (report.error.id, report.error.exit_code) == ("no-progress", code)
     assert agent.performed == ["gate_open"] * 3
+
+
+def test_an_action_rests_on_what_was_seen(
+    reach: dict[str, list[Agent | SnaprepError]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call of an action to each host says what it was decided on; `stale` means: look and decide again."""
+    monkeypatch.setattr("snaprep.loop._RETRY_PAUSE_S", 0.01)
+    agent = Agent("a", serving("a"))
+    reach.update(a=[agent], b=[Agent("b", empty("b"))])
+    perform, answers = agent.perform, [Stale("stale", "the host was booted since")]
+
+    def refusing(steps: list[Any]) -> Performed:
+        if answers:
+            raise answers.pop()
+        return perform(steps)
+
+    agent.perform = refusing  # type: ignore[method-assign]
+    actions: list[Action] = [Reopen(host="a"), Adopt(roles=AB), Done(serving="a")]
+    with Session.open(PAIR) as session:
+        run, report = run_of(session, lambda *_: actions.pop(0))
+    assert report.state is RunState.DONE
+    assert "failure" in kinds(run)
+    assert agent.performed == ["adopt", "stamp"]
+    assert agent.rested_on == [rests(agent.facts)] * 2
 
 
 def test_a_hold_is_told_once(reach: dict[str, list[Agent | SnaprepError]]) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
-from snaprep.core.perform import Performed, StepCall, StepDone, to_call, undo_calls
+from snaprep.core.model import Facts
+from snaprep.core.perform import Performed, Rests, StepCall, StepDone, rests, to_call, undo_calls
 from snaprep.core.recipe import Recipe, stages
 from snaprep.host.base import Host, Pending
 
@@ -70,6 +71,11 @@ class Interpreter:
         self._agents = agents
         self._on_event = on_event
         self._pending: list[Pending[Performed]] = []
+        self._rests: dict[str, Rests] = {}
+
+    def rest_on(self, facts: Facts) -> None:
+        """What is done next rests on these facts: the first call to each host asks it whether they still hold."""
+        self._rests = {host.name: found for host in facts.hosts if (found := rests(host)) is not None}
 
     def run(self, recipe: Recipe, stop: Callable[[], bool] = lambda: False) -> Outcome:
         """Run to the end or to the first failure. `stop` is asked between calls."""
@@ -104,7 +110,8 @@ class Interpreter:
             return None
         interruptible = all(s.may_interrupt and not s.blocks for s in group)
         try:
-            return _Call(host, wire, self._ask(begun[host], host, wire, interruptible=interruptible), None)
+            asked = self._ask(begun[host], host, wire, rests=self._rests.pop(host, None), interruptible=interruptible)
+            return _Call(host, wire, asked, None)
         except SnaprepError as error:
             return _Call(host, wire, None, error.info)
 
@@ -140,13 +147,15 @@ class Interpreter:
         for pending in self._pending:
             pending.cancel()
 
-    def _ask(self, agent: Host, host: str, steps: list[StepCall], *, interruptible: bool) -> Pending[Performed]:
+    def _ask(
+        self, agent: Host, host: str, steps: list[StepCall], *, rests: Rests | None = None, interruptible: bool = False
+    ) -> Pending[Performed]:
         self._agents.acted = True
         deadline_s = sum(s.deadline_s for s in steps) + _ANSWER_S
         self._on_event({"event": "steps", "host": host, "steps": [s.key for s in steps]})
         pending = agent.begin(
             "perform",
-            {"steps": steps},
+            {"steps": steps, "rests": rests},
             Performed,
             deadline_s=deadline_s,
             on_progress=lambda e: self._on_event({"event": "progress", "host": host, **e}),
@@ -194,7 +203,7 @@ class Interpreter:
         """Each undo in a call of its own, so that one that fails does not keep the next from running."""
         for step in undo:
             try:
-                performed = self._ask(self._agents.host(host), host, [step], interruptible=False).result()
+                performed = self._ask(self._agents.host(host), host, [step]).result()
                 outcome.undone += [(host, s) for s in performed.done]
             except SnaprepError as error:
                 outcome.undone.append((host, StepDone(step.key, step.op, 0, 0, None, error.info)))

@@ -14,6 +14,7 @@ from snaprep.agent.serve import login_user
 from snaprep.agent.streams import Streams
 from snaprep.core.errors import SnaprepError, Stopped, UsageError
 from snaprep.core.model import HostFacts, RunInfo, recv_name
+from snaprep.core.perform import MARKS, Rests
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost
 from snaprep.volumes.base import Volume
@@ -101,19 +102,24 @@ class AgentHost:
 
     def facts(self) -> HostFacts:
         """Everything that `decide` reads of this host."""
-        spec = self.spec
+        spec, guarded = self.spec, self.guarded()
         return HostFacts(
             name=spec.name,
-            boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            boot_id=_boot_id(),
             clock_s=time.time(),
             volume=self.volume.facts(),
-            engine=self.engine.facts(),
+            engine=self.engine.facts(guarded),
             live_name=spec.dataset,
             mountpoint=spec.mountpoint,
             owner=self.owner(),
             held_by=None if self.locked else locks.holder("pair", spec.pair),
-            guarded=self.guarded(),
+            guarded=guarded,
         )
+
+    def rests(self) -> Rests:
+        """What actions rest on, as it is now: as few processes as there can be."""
+        marks = self.volume.marks(self.spec.dataset, MARKS)
+        return Rests(boot_id=_boot_id(), import_id=self.volume.import_id(), marks=marks)
 
     def give_to(self, image: str, owner: str) -> None:
         """Give the files of a copy to "user:group", by name; nothing to do when none is named."""
@@ -169,3 +175,7 @@ def from_spec(spec: HostSpec) -> AgentHost:
     if spec.volume != "zfs":
         raise UsageError("unknown-volume", f"there is no volume {spec.volume}", hint="zfs")
     return AgentHost(spec)
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

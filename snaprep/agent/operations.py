@@ -19,9 +19,9 @@ from snaprep.agent.host import AgentHost, from_spec
 from snaprep.agent.link import Way
 from snaprep.agent.serve import Cancelled, Progress
 from snaprep.agent.steps import invoke
-from snaprep.core.errors import ErrorInfo, SnaprepError, UsageError
+from snaprep.core.errors import ErrorInfo, SnaprepError, Stale, UsageError
 from snaprep.core.model import Checked, HostFacts, RunInfo
-from snaprep.core.perform import Performed, StepCall, StepDone, fill, undo_calls
+from snaprep.core.perform import Performed, Rests, StepCall, StepDone, fill, undo_calls
 from snaprep.core.spec import HostSpec
 
 _host: AgentHost | None = None
@@ -55,10 +55,15 @@ def unlock() -> None:
     the_host().unlock()
 
 
-def perform(steps: list[StepCall], progress: Progress, cancelled: Cancelled) -> Performed:
-    """Run steps in order. A failure ends the call; what this call did is then undone, newest first."""
+def perform(steps: list[StepCall], rests: Rests | None, progress: Progress, cancelled: Cancelled) -> Performed:
+    """Run steps in order. A failure ends the call; what this call did is then undone, newest first.
+
+    Raises Stale, before anything is done, when this host is no longer what the action rests on.
+    """
     host = the_host()
     with _acting:
+        if rests is not None and (changed := rests.differs(host.rests())):
+            raise Stale("stale", f"{host.spec.name}: {changed}", hint="it is looked at anew")
         host.streams.watch(progress, cancelled)
         known = len(process.COMMANDS)
         done: list[StepDone] = []

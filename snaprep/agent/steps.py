@@ -293,7 +293,8 @@ def arm_replica(host: AgentHost) -> None:
 
 @step
 def stop_replica(host: AgentHost) -> None:
-    host.engine.replication.stop()
+    """Shut down the copy beside where clients look, whatever it has become: waiting, running, or simply open."""
+    host.engine.let_go(30)
 
 
 @step

@@ -40,7 +40,7 @@ from snaprep.core.model import (
 )
 from snaprep.core.refusals import error, foreign, not_converging, primary_answers
 from snaprep.core.volume import Image
-from snaprep.core.who import describe, stands_apart, who
+from snaprep.core.who import describe, opened_copy, stands_apart, who
 
 PREPARE_S = 1.0  # what is made ready before the gate closes takes this long, and writers write meanwhile
 EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
@@ -114,7 +114,7 @@ def _cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse 
     if source.engine.state in REPLICA_STATES or _copy_never_promoted(source):
         what = f"{source.name} is a replica; it cannot be the source"
         return Refuse(error=error("source-is-replica", 3, what, facts, "leave out --source, or take over first"))
-    if target.engine.state in OPEN_STATES:
+    if target.engine.state in OPEN_STATES and not opened_copy(target):
         what = f"{target.name} has its database open for sessions; it will not be touched"
         hint = f"stop its clients and shut the database down there, if {source.name} is the right one"
         return Refuse(error=error("target-serves", 3, what, facts, hint))

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snaprep.core.errors import ErrorInfo
+from snaprep.core.model import HostFacts
 from snaprep.core.recipe import Arg, Ref, Step
 
 _STEP, _FIELD = "$step", "$field"
+MARKS = ("serves", "generation")  # of a live image: who it is taken for
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,40 @@ class StepCall:
     args: dict[str, Any]
     deadline_s: float
     undo: tuple[StepCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rests:
+    """What an action rests on, as it was seen of one host. `marks` are those of its live image; None: there is none."""
+
+    boot_id: str
+    import_id: str
+    marks: dict[str, str] | None
+
+    def differs(self, now: Rests) -> str:
+        """What is no longer as it was, in words; empty when all is."""
+        if now.boot_id != self.boot_id:
+            return "the host was booted since"
+        if now.import_id != self.import_id:
+            return "its storage was imported anew since"
+        if now.marks != self.marks:
+            return f"its image was marked {shown(self.marks)}, and is marked {shown(now.marks)} now"
+        return ""
+
+
+def shown(marks: Mapping[str, str] | None) -> str:
+    if marks is None:
+        return "not at all"
+    return ", ".join(f"{name}={value}" for name, value in sorted(marks.items())) or "with nothing"
+
+
+def rests(host: HostFacts) -> Rests | None:
+    """None when the host could not be seen: what is done there nevertheless rests on nothing."""
+    if host.volume is None:
+        return None
+    live = host.live
+    marks = {name: live.properties[name] for name in MARKS if name in live.properties} if live else None
+    return Rests(boot_id=host.boot_id, import_id=host.volume.import_id, marks=marks)
 
 
 @dataclass(frozen=True, slots=True)

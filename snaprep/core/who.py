@@ -55,6 +55,16 @@ def stands_apart(host: HostFacts) -> bool:
     return at is not None and not host.stands_at_path
 
 
+def opened_copy(host: HostFacts) -> bool:
+    """A replica's copy that is open as an ordinary database, beside where clients look, with its gate closed.
+
+    Nobody but snaprep can have been let in, so it is shut down and replaced like any replica that broke. Derby makes
+    one of a replica that ends in the moment in which somebody looks at it: the first session that comes boots it.
+    """
+    marked = host.live is not None and host.live.properties.get("serves") == "replica"
+    return marked and stands_apart(host) and host.engine.state is EngineState.GATED
+
+
 def takes_sessions(host: HostFacts) -> bool:
     """Open, and where clients look."""
     return host.engine.state is EngineState.PRIMARY and not stands_apart(host)

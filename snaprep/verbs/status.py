@@ -9,7 +9,7 @@ from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import REPLICA_STATES, EngineState, Facts, HostFacts, ImageRole, Policy, recv_name
 from snaprep.core.report import BaseReport, HostStatus, Kept, Status
 from snaprep.core.spec import Pair
-from snaprep.core.who import describe, may_serve, serving, takes_sessions, who
+from snaprep.core.who import describe, may_serve, serving, stands_apart, takes_sessions, who
 from snaprep.journal import Entry, Journal
 from snaprep.observe import observe, opened
 
@@ -64,7 +64,7 @@ def _alarm(facts: Facts) -> ErrorInfo | None:
     """What somebody has to act on now."""
     for host in facts.hosts:
         halted = host.engine.state in (EngineState.GATED, EngineState.FROZEN)
-        if halted and not host.guarded and host.held_by is None:
+        if halted and not stands_apart(host) and not host.guarded and host.held_by is None:
             return ErrorInfo(
                 id="gate-left-closed",
                 what=f"{host.name} is {host.engine.state}, and no run keeps it so",

@@ -16,7 +16,7 @@ from snaprep.core.model import EngineState, Facts, Policy
 from snaprep.core.recipe import Step
 from snaprep.core.report import Kept, Report, RunState
 from snaprep.core.spec import Pair
-from snaprep.core.who import serving, who
+from snaprep.core.who import opened_copy, serving, stands_apart, who
 from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal
 from snaprep.observe import judge, observe, opened
@@ -68,12 +68,13 @@ def _put_back(session: Session, facts: Facts, sink: Sink, report: Report) -> Rep
     for host in facts.hosts:
         if host.error:
             continue
-        if host.engine.state in (EngineState.GATED, EngineState.FROZEN) or host.engine.gate_saved:
+        closed = host.engine.state in (EngineState.GATED, EngineState.FROZEN) or host.engine.gate_saved
+        if closed and not stands_apart(host):
             interpreter.must((Step(host=host.name, op="gate_open", deadline_s=90),))
             notes.append(f"{host.name} is open again")
-        if host.engine.state is EngineState.WAITING:
+        if host.engine.state is EngineState.WAITING or opened_copy(host):
             interpreter.must((Step(host=host.name, op="stop_replica", deadline_s=60),))
-            notes.append(f"the replica on {host.name}, which waited for a primary, was stopped")
+            notes.append(f"the replica on {host.name}, which has no primary, was stopped")
         tidied = interpreter.must((Step(host=host.name, op="tidy", deadline_s=60),)).results["tidy"]
         notes += [f"{host.name}: {line}" for line in tidied]
     after = observe(session)

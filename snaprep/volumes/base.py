@@ -28,6 +28,12 @@ class Volume(Protocol):
     def outside(self, image: str, paths: Sequence[Path]) -> list[Finding]:
         """What of these paths the atomic snapshot of an image does not hold."""
 
+    def import_id(self) -> str:
+        """Changes when the store was exported, or its service restarted: what was not on disk by then is gone."""
+
+    def marks(self, image: str, names: Sequence[str]) -> dict[str, str] | None:
+        """Those of the named `snaprep:*` properties that are set right on an image; None when there is no image."""
+
     def free_bytes(self) -> int:
         """What could still be written where the images are; cheap enough to watch."""
 

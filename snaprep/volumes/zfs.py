@@ -86,6 +86,22 @@ class ZfsVolume:
         """What of these paths the atomic snapshot of an image does not hold."""
         return zfs_check.outside(self.layout, image, paths)
 
+    def import_id(self) -> str:
+        """Changes when the pool was exported, or its daemon started anew."""
+        if self.features.legacy:
+            return zfs_look.import_id({})
+        return zfs_look.import_id(pool_properties(self.layout.pool, wanted="load_guid", deadline_s=COMMAND_S))
+
+    def marks(self, image: str, names: Sequence[str]) -> dict[str, str] | None:
+        """Those of the named properties that are set right on an image; None when there is no such image."""
+        try:
+            rows = get([f"{PREFIX}{name}" for name in names], [image])
+        except SnaprepError as error:
+            if error.id != "unknown-dataset":
+                raise
+            return None
+        return {prop.removeprefix(PREFIX): value.text for prop, value in rows[image].items() if value.local}
+
     def free_bytes(self) -> int:
         """What could still be written where the images are: one short process."""
         return number_of(get(["available"], [self.layout.parent]), self.layout.parent, "available")

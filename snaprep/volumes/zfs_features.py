@@ -97,11 +97,11 @@ def parse_version(text: str) -> str | None:
     return match.group(1) if match else None
 
 
-def pool_properties(pool: str, *, legacy: bool, deadline_s: float) -> dict[str, str]:
-    """All properties of a pool. An old `zpool get` knows neither -H nor -p: sizes are then rounded to three digits."""
+def pool_properties(pool: str, *, legacy: bool = False, wanted: str = "all", deadline_s: float) -> dict[str, str]:
+    """The wanted properties of a pool. An old `zpool get` knows neither -H nor -p: its sizes have three digits."""
     if legacy:
-        return parse_pool_columns(pool, run(["zpool", "get", "all", pool], deadline_s=deadline_s).text)
-    text = run(["zpool", "get", "-Hp", "-o", "property,value", "all", pool], deadline_s=deadline_s).text
+        return parse_pool_columns(pool, run(["zpool", "get", wanted, pool], deadline_s=deadline_s).text)
+    text = run(["zpool", "get", "-Hp", "-o", "property,value", wanted, pool], deadline_s=deadline_s).text
     return dict(line.split("\t", 1) for line in text.splitlines() if "\t" in line)
 
 

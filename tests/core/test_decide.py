@@ -25,6 +25,7 @@ from snaprep.core.action import (
 from snaprep.core.decide import decide_rebuild, decide_refresh, decide_takeover, free_name
 from snaprep.core.model import CutoverTried, EngineFacts, EngineState, Facts, History, HostFacts, Policy, Transactions
 from snaprep.core.volume import ImageRole
+from snaprep.core.who import serving as who_serves
 from tests.core.facts import (
     GIB,
     attached,
@@ -184,6 +185,14 @@ def test_a_target_that_is_open_is_not_touched() -> None:
     """Even with `--source`, a database that takes sessions stays as it is."""
     facts = both(serving("a", generation=2), serving("b"))
     assert error_of(facts, Policy(source="a")) == "target-serves"
+
+
+def test_a_copy_that_was_opened_by_mistake_is_replaced() -> None:
+    """A replica's copy that is open with its gate closed, beside where clients look, is no second primary."""
+    opened = with_engine(replica("b", point(1)), state=EngineState.GATED)
+    facts = both(serving("a", point(1)), opened)
+    assert isinstance(decide_rebuild(facts, Policy(), History()), Round)
+    assert who_serves(facts) == "a serves"
 
 
 def test_an_abort_ends_it() -> None:

@@ -178,6 +178,17 @@ class TestStreams:
         assert feed(argv, stream) is None
         assert refused(target, argv, stream) == "base-missing-on-target"
 
+    def test_what_actions_rest_on_is_what_was_seen(self, plain: Pair) -> None:
+        """The marks and the import that are looked at before an action are those of the facts it was decided on."""
+        source, _ = plain
+        source.volume.set_properties(source.live, {"serves": "primary", "generation": "3"})
+        assert source.volume.marks(source.live, ["serves", "generation", "none"]) == {
+            "serves": "primary",
+            "generation": "3",
+        }
+        assert source.volume.marks(f"{source.live}.nothing", ["serves"]) is None
+        assert source.volume.import_id() == source.volume.facts().import_id
+
     def test_tuning_travels(self, plain: Pair) -> None:
         """A copy has the record size that the source set, and so has the clone that serves."""
         source, target = plain

@@ -134,6 +134,15 @@ def locked(directory: Path) -> bool:
         os.close(file)
 
 
+def boot(directory: Path) -> tuple[int, int] | None:
+    """Changes with each boot of the database; None while it is shut down."""
+    try:
+        made = (directory / LOCK_NOTE).stat()
+    except FileNotFoundError:
+        return None
+    return made.st_ino, made.st_mtime_ns
+
+
 def _lock_holder(file: int) -> tuple[int, int]:
     """(kind of lock, pid) of whoever would keep us from locking the whole file for writing."""
     wish = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)

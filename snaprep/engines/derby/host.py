@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snaprep.agent import process
 from snaprep.core.errors import CheckFailed, Stopped, VerifyFailed
-from snaprep.core.model import EngineFacts, EngineState, Finding
+from snaprep.core.model import REPLICA_STATES, EngineFacts, EngineState, Finding
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.base import Tail
 from snaprep.engines.derby import check, digest, files, log, sockets
@@ -30,7 +30,7 @@ class DerbyHost:
         self.session = Session(spec)
         self.halt = Halt(self.session)
         self.replication = Replication(self.session, self.halt)
-        self.state = State(self.session, self.replication)
+        self.state = State(self.session, self.halt, self.replication)
 
     @property
     def key(self) -> str:
@@ -42,9 +42,9 @@ class DerbyHost:
         """Where the database is now: at the path that clients know, or at the replica's."""
         return self.session.directory
 
-    def facts(self) -> EngineFacts:
+    def facts(self, guarded: str = "") -> EngineFacts:
         """What the database is doing, without opening it when nobody has."""
-        return self.state.facts()
+        return self.state.facts(guarded)
 
     def check(self, *, as_target: bool) -> list[Finding]:
         """What of the server and the database could stop a run. Changes nothing, opens nothing."""
@@ -71,7 +71,7 @@ class DerbyHost:
         if files.locked_by(self.session.directory) is None:
             return
         state = self.facts().state
-        if state in (EngineState.REPLICA, EngineState.WAITING):
+        if state in REPLICA_STATES or (state is EngineState.UNKNOWN and self.replication.is_replica):
             self.replication.stop(deadline_s)
         else:
             self.halt.shut_down(deadline_s)

@@ -104,6 +104,8 @@ class Replication:
             except ClientDied as error:
                 raise Stopped("attach-failed", str(error), hint="look at the agent's messages") from error
             else:
+                if self._given_up:  # the replica was connected, and its connection was cut since
+                    raise Stopped("attach-failed", "replication began too late: the lease had passed")
                 return
 
     def _quicken_until(self, pending: Pending, ends_s: float) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from snaprep.core.model import EngineFacts, EngineState, Transactions
 from snaprep.engines.derby import check, files, gate, log, sockets
 from snaprep.engines.derby.client import ClientDied, SqlError, SqlTimeout
+from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.replication import Replication
 from snaprep.engines.derby.session import ADMIN, Session, files_told
 
@@ -21,13 +22,18 @@ _TRANSACTIONS = (
 class State:
     """Looks at one database. Remembers since when it has seen which transaction open: Derby does not say."""
 
-    def __init__(self, session: Session, replication: Replication) -> None:
+    def __init__(self, session: Session, halt: Halt, replication: Replication) -> None:
         self.session = session
+        self.halt = halt
         self.replication = replication
         self._seen: dict[str, float] = {}
 
-    def facts(self) -> EngineFacts:
-        """What the database is doing, without opening it when nobody has."""
+    def facts(self, guarded: str = "") -> EngineFacts:
+        """What the database is doing, without opening it when nobody has.
+
+        `guarded` says what a guard does with it at present: frozen or gated. Then nobody connects, because between its
+        two shutdowns that would open it.
+        """
         server_pid = self.session.server_pid
         if not (self.session.directory / "service.properties").is_file():
             return EngineFacts(state=EngineState.ABSENT, server_up=server_pid is not None, server_pid=server_pid)
@@ -44,6 +50,8 @@ class State:
             database_bytes=files.occupied_bytes(self.session.directory),
             replicating=self.replication.connected,
         )
+        if guarded:
+            return replace(base, state=EngineState(guarded))
         if files.locked_by(self.session.directory) is None:
             return base
         return self._open_facts(base)
@@ -53,9 +61,14 @@ class State:
             self.replication.waits()
         ):  # sessions would hang until its primary comes, those of an operator who died included
             return replace(base, state=EngineState.WAITING)
+        boot = files.boot(self.session.directory)
         try:
             if not self.session.usable(ADMIN):
                 self.session.connect(ADMIN, 5)
+            if self.replication.is_replica and files.boot(self.session.directory) != boot:
+                # It ended in this very moment, and our session has opened it, as an ordinary database.
+                self.halt.shut_down()
+                return base
             state = gate.state(self.session.client, ADMIN, 5)
             stamped = gate.get_property(self.session.client, ADMIN, gate.GENERATION, 5)
             transactions = self._transactions()

@@ -1,0 +1,75 @@
+"""Looking at a database on a real server, without changing what it does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from snaprep.core.model import EngineState
+from snaprep.core.spec import DerbySpec
+from snaprep.engines.derby import files
+from snaprep.engines.derby.client import DerbyClient, SqlError
+from snaprep.engines.derby.host import DerbyHost
+from tests.engines.derby.server import CLIENT_JARS, Server
+
+pytestmark = pytest.mark.derby
+
+
+def closed_copy(server: Server, client: DerbyClient, to: str) -> Path:
+    """A database that was shut down, at another place."""
+    client.open("made", server.url("made", ";create=true"), "app", "x", 60)
+    with pytest.raises(SqlError, match="08006"):
+        client.open("shutdown", server.url("made", ";shutdown=true"), "app", "x", 30)
+    return Path(shutil.copytree(server.database("made"), server.database(to)))
+
+
+def looker(server: Server, *, replica: str) -> DerbyHost:
+    spec = DerbySpec(
+        database=str(server.database("bank")),
+        replica_database=str(server.database(replica)),
+        port=server.port,
+        user="app",
+        classpath=tuple(CLIENT_JARS),
+    )
+    return DerbyHost(spec)
+
+
+def test_a_copy_that_ends_while_it_is_looked_at_stays_closed(
+    server: Server, client: DerbyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that comes just after a replica has ended would open it as a database; it is shut down again."""
+    copy = closed_copy(server, client, "bank.replica")
+    host = looker(server, replica="bank.replica")
+    try:
+        monkeypatch.setattr(files, "locked_by", lambda _: server.pid)  # as it was a moment ago
+        assert host.facts().state is EngineState.CLOSED
+        monkeypatch.undo()
+        assert files.locked_by(copy) is None
+    finally:
+        host.close()
+
+
+def test_a_guarded_database_is_not_connected_to(server: Server, client: DerbyClient) -> None:
+    """What a guard says is believed: a session between its two shutdowns would open the database."""
+    copy = closed_copy(server, client, "bank")
+    host = looker(server, replica="nowhere")
+    try:
+        assert host.facts("gated").state is EngineState.GATED
+        assert files.locked_by(copy) is None
+    finally:
+        host.close()
+
+
+def test_a_copy_that_somebody_opened_is_let_go_of(server: Server, client: DerbyClient) -> None:
+    """A replica's copy that is open as an ordinary database is shut down like a replica."""
+    copy = closed_copy(server, client, "bank.replica")
+    client.open("opened", server.url("bank.replica"), "app", "x", 30)
+    host = looker(server, replica="bank.replica")
+    try:
+        assert host.facts().state is EngineState.PRIMARY
+        host.let_go()
+        assert files.locked_by(copy) is None
+    finally:
+        host.close()
