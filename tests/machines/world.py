@@ -32,10 +32,14 @@ if TYPE_CHECKING:
 
 DERBY_LOG = "/var/log/derby-server.log"
 DERBY_S = 40.0
-# How pgrep finds them.
-_DAEMONS = {"sshd": ("sshd",), "derby": ("-f", "NetworkServerControl start")}
-# One connection for all the commands of the rig itself: under emulation a handshake takes seconds.
-SHARED_CONNECTION = ("-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", "ConnectTimeout=20")
+# How pgrep finds them; the brackets keep it from finding a shell that asks.
+_DERBY = "NetworkServerContro[l] start"
+_DAEMONS = {"sshd": ("sshd",), "derby": ("-f", _DERBY)}
+# One connection for all the commands of the rig itself: under emulation a handshake takes seconds. The socket's name is
+# relative, because whole paths of test directories are too long for a socket.
+SHARED_CONNECTION = (
+    "-o", "ControlMaster=auto", "-o", "ControlPath=rig-%n", "-o", "ControlPersist=600", "-o", "ConnectTimeout=60",
+)  # fmt: skip
 
 
 @cache
@@ -171,13 +175,11 @@ class Machine(Host):
         self.run(["sh", "-c", start], user=DERBY_USER, cwd=DERBY_HOME)
 
     def _await_derby(self) -> None:
-        ready = ["grep", "-q", "ready to accept connections", DERBY_LOG]
-        wait_until(
-            lambda: self.run(ready, check=False).returncode == 0 or not self.runs("derby"),
-            f"{self.name}: derby",
-            DERBY_S,
-        )
-        if not self.runs("derby"):
+        # Waited for inside: each look from outside costs an emulated processor more than a second's wait.
+        ready = f"grep -q 'ready to accept connections' {DERBY_LOG}"
+        wait = f"until {ready}; do pgrep -f '{_DERBY}' >/dev/null || exit 1; sleep 1; done"
+        done = self.run(["sh", "-c", wait], check=False, timeout_s=DERBY_S)
+        if done.returncode != 0:
             raise RigError(f"{self.name}: derby ended: {self.run(['cat', DERBY_LOG]).stdout}")
 
     # ------------------------------------------------------------------ programs
@@ -186,8 +188,9 @@ class Machine(Host):
         become = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"] if user is not None else []
         place = ["env", f"--chdir={cwd}"] if cwd is not None else []
         command = shlex.join([*become, *place, *map(str, argv)])
-        socket = ["-o", f"ControlPath={self._operator.env['HOME']}/.ssh/rig-%n"]
-        return self._operator.argv(["ssh", *SHARED_CONNECTION, *socket, self.name, command])
+        return self._operator.argv(
+            ["ssh", *SHARED_CONNECTION, self.name, command], cwd=f"{self._operator.env['HOME']}/.ssh"
+        )
 
     def popen(
         self,
@@ -283,7 +286,7 @@ class Machines(World):
         for host in self.hosts.values():
             host.power_on()
         with ThreadPoolExecutor(len(self.hosts)) as pool:
-            list(pool.map(Host.start_daemons, self.hosts.values()))
+            list(pool.map(lambda host: host.start_daemons(), self.hosts.values()))
 
     def _connect(self, node: Node) -> None:
         """The cables are QEMU's; their rates and cuts are put back as the hosts' own settings."""
