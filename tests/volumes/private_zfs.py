@@ -83,6 +83,10 @@ def zfs_fuse(folder: Path) -> Iterator[None]:
             daemon.wait(timeout=START_S)
 
 
+# What OpenZFS keeps for itself of a small pool, so that a full one can still be emptied.
+SLOP_MIB = 128
+
+
 def in_kernel() -> bool:
     """Whether this machine's kernel has ZFS."""
     return Path("/sys/module/zfs").exists()
@@ -100,8 +104,8 @@ def kernel_zfs(folder: Path) -> Iterator[None]:
 
 
 def make_pool(name: str, folder: Path, size_mib: int) -> None:
-    """A pool in one file, 4 KiB sectors, nothing of it mounted by itself."""
+    """A pool in one file, 4 KiB sectors, nothing of it mounted by itself. Most of `size_mib` can be written."""
     file = folder / f"{name}.vdev"
     with file.open("wb") as vdev:
-        vdev.truncate(size_mib << 20)
+        vdev.truncate((size_mib + (SLOP_MIB if in_kernel() else 0)) << 20)
     subprocess.run(["zpool", "create", "-m", "none", name, str(file)], check=True, capture_output=True, timeout=30)
