@@ -41,7 +41,7 @@ class Finish(enum.Enum):
 
     STOP = "stop"  # the replica shuts down, with all of it on disk
     PROMOTE = "promote"  # the replica becomes an ordinary database, open for clients
-    LEAVE = "leave"  # the replica runs on and waits for the next feed
+    LEAVE = "leave"  # the replica runs on and waits for a primary that has sent the same last record
 
 
 class Wire:
@@ -283,7 +283,8 @@ class Player:
             stored = self._target.feeding.sent
             self._target.promote()
         else:
-            stored = self._target.stored()
+            stored = self._target.feeding.sent
+            self._target.abandon()
         self._wire.send(_DONE, struct.pack(">Q", stored.instant))
         return how
 

@@ -9,6 +9,7 @@ The port has no authentication and no encryption: it listens on loopback, and is
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -76,6 +77,11 @@ class Connection:
         self.close()
 
     def close(self) -> None:
+        """End the connection behind everything sent: with something unread it would be reset, and the last log lost."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while self._socket.recv(_RECEIVE_BYTES):
+                continue
         self._socket.close()
 
     def fileno(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from snaprep.core.errors import SnaprepError
-from snaprep.engines.derby import log
+from snaprep.engines.derby import handover, log
 from snaprep.engines.derby.client import SqlError
 from snaprep.engines.derby.feed import FeedSource, FeedTarget, settle_end
 from snaprep.engines.derby.feed_link import Finish
@@ -175,6 +175,39 @@ def test_derby_takes_a_fed_replica_over(pair: Two) -> None:
     assert total(ours) == acknowledged
 
 
+def test_derby_takes_a_running_replica_over(pair: Two) -> None:
+    """The short way: the replica is not booted again, replication runs on from the last record, and all is there."""
+    client = pair.at_source.client
+    client.open("open", pair.at_source.url(), "app", "x", 20)
+    client.begin("open", "SELECT COUNT(*) FROM snaprep.t").wait(20)
+    writers = Writers(pair.at_source)
+    pair.copy()
+    feed = pair.feed()
+    feed.until(lambda: feed.sender.progress.sent_bytes > 200_000)
+    pair.halt.gate_prepare()
+    began_s = time.monotonic()
+    pair.halt.gate_close()
+    pair.halt.shut_down()
+    at = handover.ship_mark(pair.at_source)
+    feed.finish(Finish.LEAVE, at)
+    pair.replication.attach(20)
+    handover.must_end_at(pair.at_source, at)
+    pair.halt.gate_open()
+    assert time.monotonic() - began_s < 20
+    assert pair.fed.booted
+    before = sum(writers.acknowledged)
+    ends = time.monotonic() + 20
+    while sum(writers.acknowledged) < before + 50:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    acknowledged = writers.stop()
+    with pytest.raises(SqlError, match="XRE20"):
+        pair.at_source.connect("failover", 30, failover="true")
+    ours, theirs = pair.digests()
+    assert theirs == ours
+    assert total(ours) == acknowledged
+
+
 def test_roles_change_places_and_the_old_primary_follows(pair: Two) -> None:
     """After a planned change the old primary's log ends where the new one parted: it is fed at once, without a copy."""
     pair.copy()
@@ -257,10 +290,14 @@ def test_what_is_missing_or_ahead_is_refused(pair: Two) -> None:
     pair.copy()
     target = FeedTarget(pair.fed)
     source = FeedSource(pair.source.database())
-    writers = Writers(pair.at_source)
-    time.sleep(1)
-    writers.stop()
     logs = pair.source.database() / "log"
+    start = log.log_files(logs)[-1]
+    writers = Writers(pair.at_source)
+    ends = time.monotonic() + 60
+    while log.log_files(logs)[-1] < start + 3:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    writers.stop()
     gone = log.log_files(logs)[-2]
     log.path_of(logs, gone).rename(logs / "away")
     source.begin(target.hello())
