@@ -24,6 +24,7 @@ from snaprep.volumes import (
     zfs_mounts,
     zfs_owner,
     zfs_receive,
+    zfs_send,
     zfs_stream,
 )
 from snaprep.volumes.zfs_command import COMMAND_S, existing, get, get_local, zfs
@@ -31,8 +32,6 @@ from snaprep.volumes.zfs_errors import explain, stream_error
 from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, PREFIX, Rows, dataset, is_marked, number_of
 from snaprep.volumes.zfs_features import Features, parse_size, pool_properties, probe
 from snaprep.volumes.zfs_look import Layout
-
-_FORKS_MAX = 100
 
 
 class ZfsVolume:
@@ -221,27 +220,8 @@ class ZfsVolume:
             return [("", ["zfs", "send", "-t", token])]
         base = base_name if base_name.startswith(f"{image}@") else None
         if base is None and base_guid is not None:
-            base = self._base(image, point, base_guid)
+            base = zfs_send.base(self.layout, self.caps, image, point, base_guid)
         return [(part, zfs_stream.send(image, point, base, part, flags)) for part in self.layout.parts]
-
-    def _base(self, image: str, point: str, base_guid: int) -> str:
-        """The base's full name. Without the cap `origin` it is first made a snapshot of the image itself.
-
-        An old `send -i` reaches the direct origin at most, and marks that stream so that it can only become a new
-        dataset. A promotion moves the shared snapshots to the image that is sent; nothing else notices.
-        """
-        for _ in range(_FORKS_MAX):
-            found = zfs_look.histories(self.layout)
-            base = zfs_facts.base_name(found, image, point, base_guid)
-            if base is None:
-                what = f"{image}@{point} does not descend from a snapshot with GUID {base_guid}"
-                raise SnaprepError(
-                    "base-missing", what, hint="Observe again: it was destroyed, or is of another history."
-                )
-            if "origin" in self.caps or base.startswith(f"{image}@"):
-                return base
-            self.promote(image)
-        raise SnaprepError("base-missing", f"{base} is more than {_FORKS_MAX} forks behind {image}@{point}")
 
     def can_resume(self, token: str) -> bool:
         """Whether what an interrupted receive wants to go on with is still here."""
@@ -394,10 +374,7 @@ class ZfsVolume:
 
     def promote(self, image: str) -> None:
         """Make a clone independent of its origin, so that the origin can go. Independent already is fine."""
-        rows = get(["origin"], self.layout.datasets(image))
-        for name in self.layout.datasets(image):
-            if zfs_facts.text_of(rows, name, "origin"):
-                zfs("promote", name)
+        zfs_send.promote(self.layout, image)
 
     def chown_tree(self, image: str, user: str, group: str) -> int:
         """Give the database's files to these names where their numbers differ from the other host's; how many."""
