@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from snaprep.agent import wire
+from snaprep.agent.process import patient_s
 from snaprep.core.codec import decode_at, encode
 from snaprep.core.errors import HostUnreachable, SnaprepError, from_info
 
@@ -113,7 +114,7 @@ class Connection:
     def open(self, sha256: str, deadline_s: float) -> wire.Hello:
         """Wait for the agent's hello and compare the code that it runs with what was sent."""
         self._thread.start()
-        if not self._greeted.wait(deadline_s):
+        if not self._greeted.wait(patient_s(deadline_s)):
             self._over("it said nothing after it was started", "deadline")
         if self._hello is None:
             self.close()
@@ -159,6 +160,7 @@ class Connection:
         on_progress: OnProgress | None = None,
     ) -> Call[T]:
         number = next(self._numbers)
+        deadline_s = patient_s(deadline_s)
         call: Call[T] = Call(self, number, op, result_type, deadline_s, on_progress)
         request = wire.Request(number, op, {name: encode(value) for name, value in args.items()}, deadline_s)
         with self._lock:
@@ -218,7 +220,7 @@ class Connection:
         for number in itertools.count(1):
             if self._ended.wait(wire.RENEW_EVERY_S):
                 return
-            if time.monotonic() - self._heard_s > wire.SILENCE_S:
+            if time.monotonic() - self._heard_s > patient_s(wire.SILENCE_S):
                 self._over(f"it said nothing for {wire.SILENCE_S:g} s", "agent-died")
                 self._close_carrier()
                 return

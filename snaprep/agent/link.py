@@ -211,9 +211,10 @@ class Dialer:
 
     def argv(self) -> list[str]:
         assert self._way is not None, "aim first"
+        connect_s = f"{process.patient_s(10):.0f}"
         options = {
             "BatchMode": "yes", "ControlPath": "none", "ControlMaster": "no", "Ciphers": CIPHERS,
-            "Compression": "no", "IPQoS": "throughput", "ConnectTimeout": "10", "ServerAliveInterval": "5",
+            "Compression": "no", "IPQoS": "throughput", "ConnectTimeout": connect_s, "ServerAliveInterval": "5",
             "ServerAliveCountMax": "3", "StrictHostKeyChecking": "yes", "HostKeyAlias": _ALIAS,
             "UserKnownHostsFile": f"{self.folder}/known_hosts", "GlobalKnownHostsFile": "/dev/null",
             "IdentitiesOnly": "yes", "IdentityAgent": "none", "PreferredAuthentications": "publickey",
@@ -286,6 +287,7 @@ class _Dialled:
             self._failure = SnaprepError("link-lost", "what answers there is not this run's target")
 
     def result(self, deadline_s: float) -> Link:
+        deadline_s = process.patient_s(deadline_s)
         self._thread.join(deadline_s)
         if self._thread.is_alive():
             self.give_up()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snaprep.agent.process import patient_s
 from snaprep.core.errors import HostUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Login:
     ssh_config: str | None = "~/.ssh/config"
     become: str = ""  # "" or "sudo"
     python: str = "python3"
-    deadline_s: float = 15.0  # for each of: connect, banner, authentication
+    deadline_s: float = field(default_factory=lambda: patient_s(15.0))  # for each of: connect, banner, authentication
 
     @property
     def user_name(self) -> str:

@@ -82,6 +82,9 @@ class Machine(Host):
     def _install(self) -> None:
         self.guest.folder.mkdir(parents=True)
         machine.prepare(self.guest, authorized_key="")
+        settings = self.outside("/etc/ssh/sshd_config.d/pace.conf")
+        settings.parent.mkdir()
+        settings.write_text(f"SetEnv SNAPREP_PATIENCE={self.guest.accelerator.slowness:g}\n")
         home = self.outside(DERBY_HOME)
         home.mkdir(parents=True)
         (home / "derby.properties").write_text(DERBY_PROPERTIES)
@@ -280,6 +283,7 @@ class Machines(World):
 
     def _power_on(self) -> None:
         Pace.slowness = parts()[1].slowness
+        self.operator.env["SNAPREP_PATIENCE"] = f"{Pace.slowness:g}"
         self.operator.power_on()
         network.loopback(self.operator)
         self._write_ssh_config()

@@ -105,6 +105,7 @@ class Pending:
 
     def wait(self, deadline_s: float) -> Reply:
         """The answer. Raises SqlError, SqlTimeout, ClientDied, ClientError; may be called again after SqlTimeout."""
+        deadline_s = process.patient_s(deadline_s)
         if not self._answered.wait(deadline_s):
             raise SqlTimeout(f"{self._what}: no answer within {deadline_s:g} s")
         if self._error is not None:
