@@ -77,7 +77,8 @@ def received(layout: Layout, image: str, point: str, guids: Sequence[int], tunin
     """Read back a received point, compare it with `guids` when there are any, and seal a new image."""
     every, intent = layout.snapshots(image, point), zfs_guard.intent(layout.pair)
     try:
-        rows = get([*zfs_facts.READ_POINT, PAIR, intent], [*every, *layout.datasets(image), layout.parent])
+        props = [*zfs_facts.READ_POINT, PAIR, intent, *tuning]
+        rows = get(props, [*every, *layout.datasets(image), layout.parent])
     except SnaprepError as error:
         if error.id != "unknown-dataset":
             raise
@@ -91,11 +92,18 @@ def received(layout: Layout, image: str, point: str, guids: Sequence[int], tunin
 
 
 def seal(layout: Layout, image: str, rows: Rows, tuning: Mapping[str, str]) -> None:
-    """Close what of the image is there and not closed yet, then forget the intent. Safe to repeat."""
+    """Close what of the image is there and not closed yet, then forget the intent. Safe to repeat.
+
+    An image that was closed by its receive has no tuning yet: what nobody has set on it is set.
+    """
     for part, name in zip(layout.parts, layout.datasets(image), strict=True):
-        if name in rows and not is_marked(rows, name, PAIR, layout.pair):
-            for prop, value in {**tuning, **zfs_guard.sealed(layout.pair, part)}.items():
-                zfs("set", f"{prop}={value}", name)
+        if name not in rows:
+            continue
+        wanted = {p: value for p, value in tuning.items() if not (p in rows[name] and rows[name][p].local)}
+        if not is_marked(rows, name, PAIR, layout.pair):
+            wanted = {**tuning, **zfs_guard.sealed(layout.pair, part)}
+        for prop, value in wanted.items():
+            zfs("set", f"{prop}={value}", name)
     intent = zfs_guard.intent(layout.pair)
     if is_marked(rows, layout.parent, intent, image):
         zfs("inherit", intent, layout.parent)

@@ -175,9 +175,11 @@ class TestStreams:
     def test_an_increment_onto_another_base_is_refused(self, plain: Pair) -> None:
         """The target has a newer point than the increment starts from: refused, with its own id."""
         stream, argv = increment(plain)
-        target = plain[1]
+        source, target = plain
         assert feed(argv, stream) is None
-        assert refused(target, argv, stream) == "base-missing-on-target"
+        other, base = source.point(), source.image(source.live).points[0]
+        ((_, send),) = source.volume.open_send(source.live, other.name, base.guid)
+        assert refused(target, argv, stream_bytes(send)) == "base-missing-on-target"
 
     def test_what_actions_rest_on_is_what_was_seen(self, plain: Pair) -> None:
         """The marks and the import that are looked at before an action are those of the facts it was decided on."""
