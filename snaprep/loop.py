@@ -239,7 +239,13 @@ class Run:
             base=BaseReport(name=base.point.name, guid=base.point.guid) if base else None,
         )
         with self.linked(parcel.sender, parcel.receiver):
-            done, taken_s = ship.ship(context, parcel, memory.taken_s)
+            try:
+                done, taken_s = ship.ship(context, parcel, memory.taken_s)
+            except SnaprepError:
+                if parcel.resume is not None:  # what came in meanwhile has another token
+                    tokens = (*memory.history.failed_tokens, parcel.resume.token)
+                    memory.history = replace(memory.history, failed_tokens=tokens)
+                raise
         self.journal.append("round", **fields_of(done))
         history = memory.history
         if isinstance(action, Refresh):

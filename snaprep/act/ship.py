@@ -13,7 +13,7 @@ from snaprep.core.lineage import Base
 from snaprep.core.model import RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
 from snaprep.core.report import RoundReport
-from snaprep.core.volume import VolumeFacts
+from snaprep.core.volume import Partial, Point, VolumeFacts
 from snaprep.engines.base import SnapshotPlan
 
 SEND_S = 30 * 24 * 3600.0  # a stream ends by its stall timeout, not by the clock
@@ -26,6 +26,7 @@ class Shipment:
     base: Base | None
     freeze: bool
     report: RoundReport
+    resume: Partial | None = None  # the point exists, and part of it has arrived
 
 
 def parcel(action: Seed | Round | Refresh, number: int) -> Shipment:
@@ -38,19 +39,25 @@ def parcel(action: Seed | Round | Refresh, number: int) -> Shipment:
     else:
         base, shown = action.base, RoundReport(number=action.number)
     return Shipment(
-        sender=action.roles.source, receiver=action.roles.target, base=base, freeze=action.freeze, report=shown
+        sender=action.roles.source,
+        receiver=action.roles.target,
+        base=base,
+        freeze=action.freeze and action.resume is None,
+        report=shown,
+        resume=action.resume,
     )
 
 
-def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[RoundDone, float]:
+def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[RoundDone, float | None]:
     """Snapshot, send, receive, read the GUIDs back; then hold on both sides, and let go of the run's former point.
 
-    `since_s` is the sender's monotonic time of the former snapshot. Returns what was measured, and this one's time.
+    `since_s` is the sender's monotonic time of the former snapshot. Returns what was measured, and this one's time;
+    None for a stream that was gone on with: nobody knows any more when its snapshot was taken.
     What comes after the GUIDs were read back is no part of the round's time: the replica has the point by then.
     """
     began_s = time.monotonic()
     context.tell(shipment.report)
-    point = context.point_name()
+    point = point_name(context, shipment)
     outcome = context.interpreter.run(recipe(context, shipment, point), context.stop)
     if outcome.error is not None:
         context.tell(replace(shipment.report, state="failed"))
@@ -58,17 +65,17 @@ def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[R
     total_s = time.monotonic() - began_s
     context.interpreter.must(holds(context, shipment, point))
     context.interpreter.run(former(context, shipment))
-    taken_s = next(s.ended_s for _, s in outcome.done if s.key == "snapshot")
+    taken_s = next((s.ended_s for _, s in outcome.done if s.key == "snapshot"), None)
     sent = outcome.results["send"]
     frozen = shipment.freeze
     done = RoundDone(
         number=shipment.report.number,
         base_guid=shipment.base.point.guid if shipment.base else None,
-        head_guid=outcome.results["snapshot"]["guids"][0],
+        head_guid=outcome.results["receive_end"]["guids"][0],
         delta_bytes=sent["bytes"],
         send_s=sent["seconds"],
         total_s=total_s,
-        dirty_s=taken_s - since_s if since_s is not None and shipment.base is not None else None,
+        dirty_s=taken_s - since_s if taken_s and since_s and shipment.base is not None else None,
         freeze_ms=outcome.took_ms("freeze", "freeze") if frozen else 0.0,
         blocked_ms=outcome.took_ms("freeze", "thaw") if frozen else 0.0,
     )
@@ -98,6 +105,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "origin": origin,
         "base_guid": base.point.guid if base else None,
         "tuning": tuning(context, sender.name),
+        "partial": _partial(context, shipment),
     }
     cancel = Step(host=receiver.name, op="receive_cancel", args={"stream": stream})
     plan = SnapshotPlan(
@@ -108,26 +116,49 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         flush=shipment.report.kind != "refresh",
         freeze_lease_ms=context.policy.freeze_lease_ms,
     )
+    guids: Arg = _head(context, shipment).guids if shipment.resume else Ref("snapshot", "guids")
+    # What goes on with a stream must not begin before the other side has looked at what it has of it.
+    beside = not shipment.freeze and shipment.resume is None
     sent: Mapping[str, Arg] = {
         "stream": stream,
         "image": sender.live_name,
         "point": point,
-        "guids": Ref("snapshot", "guids"),
+        "guids": guids,
         "base_guid": base.point.guid if base else None,
         "base_name": f"{base.source_image}@{base.point.name}" if base else "",
         "flags": send_flags(context),
+        "token": shipment.resume.token if shipment.resume else None,
     }
-    landed: Mapping[str, Arg] = {
-        "stream": stream,
-        "image": image,
-        "guids": Ref("snapshot", "guids"),
-    }
+    landed: Mapping[str, Arg] = {"stream": stream, "image": image, "guids": guids}
     return (
         Step(host=receiver.name, op="receive_begin", args=begin, undo=(cancel,)),
-        *context.engine.snapshot(plan),
-        Step(host=sender.name, op="send", args=sent, deadline_s=SEND_S, beside=not shipment.freeze),
+        *(() if shipment.resume else context.engine.snapshot(plan)),
+        Step(host=sender.name, op="send", args=sent, deadline_s=SEND_S, beside=beside),
         Step(host=receiver.name, op="receive_end", args=landed, deadline_s=300),
     )
+
+
+def point_name(context: Context, shipment: Shipment) -> str:
+    """A new name, or that of the point whose stream is gone on with."""
+    return _head(context, shipment).name if shipment.resume is not None else context.point_name()
+
+
+def _head(context: Context, shipment: Shipment) -> Point:
+    """The point whose stream is gone on with."""
+    live = context.facts.host(shipment.sender).live
+    assert live is not None
+    assert shipment.resume is not None
+    head = live.point(shipment.resume.head_guid)
+    assert head is not None
+    return head
+
+
+def _partial(context: Context, shipment: Shipment) -> str:
+    """What to do with a stream that came in part earlier: it is in the way of every other."""
+    if shipment.resume is not None:
+        return "resume"
+    recv = context.facts.host(shipment.receiver).recv
+    return "discard" if recv is not None and recv.partial is not None else ""
 
 
 def holds(context: Context, shipment: Shipment, point: str) -> Recipe:

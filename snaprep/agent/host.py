@@ -140,7 +140,7 @@ class AgentHost:
         done = []
         recv = recv_name(self.spec.dataset)
         found = self.volume.facts().image(recv)
-        if found is not None and found.resume_token:
+        if found is not None and found.partial is not None:
             self.volume.discard_partial(recv)
             done.append(f"the half-received state of {recv} was discarded")
         user, runs = login_user(), pipe.runs_here()

@@ -121,13 +121,18 @@ def receive_begin(
     origin: str | None,
     base_guid: int | None,
     tuning: dict[str, str],
+    partial: str = "",
 ) -> None:
-    """Expect a stream. What can be refused is refused now, before the sender does anything.
+    """Expect a stream; `partial` says whether what came in part of an earlier one is to be resumed or discarded.
 
-    As soon as it is in, its GUIDs are read back and a new image is sealed. A stream is named after its point.
+    What can be refused is refused now, before the sender does anything. As soon as the stream is in, its GUIDs are read
+    back and a new image is sealed. A stream is named after its point.
     """
+    resumes = partial == "resume"
+    if partial == "discard":
+        host.volume.discard_partial(image)
     programs = {
-        part: host.volume.open_receive(image, part, origin=origin, resumable=False, base_guid=base_guid)
+        part: host.volume.open_receive(image, part, origin=origin, resumable=True, base_guid=base_guid, resumes=resumes)
         for part in ("", *sorted(host.spec.children))
     }
     host.streams.receive_begin(stream, programs, lambda: host.volume.received(image, stream, tuning=tuning))
@@ -159,12 +164,13 @@ def send(
     base_guid: int | None,
     base_name: str,
     flags: tuple[str, ...],
+    token: str | None = None,
 ) -> Sent:
     header = StreamHeader(
         run=host.streams.run, stream=stream, image=image, parts=host.spec.children, base_guid=base_guid, head=point,
         head_guid=guids[0],
     )  # fmt: skip
-    return host.streams.send(host.volume, header, base_name, flags)
+    return host.streams.send(host.volume, header, base_name, flags, token)
 
 
 @step

@@ -111,9 +111,16 @@ class Streams:
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    def send(self, volume: Volume, header: StreamHeader, base_name: str, flags: tuple[str, ...]) -> Sent:
-        """Send a point; returns when the target has taken it all. Raises what `pump.send_stream` raises."""
-        parts = volume.open_send(header.image, header.head, header.base_guid, base_name=base_name, flags=flags)
+    def send(
+        self, volume: Volume, header: StreamHeader, base_name: str, flags: tuple[str, ...], token: str | None = None
+    ) -> Sent:
+        """Send a point, or with `token` what is missing of it; returns when the target has taken it all.
+
+        Raises what `pump.send_stream` raises.
+        """
+        parts = volume.open_send(
+            header.image, header.head, header.base_guid, base_name=base_name, flags=flags, token=token
+        )
         try:
             sent = pump.send_stream(
                 self._link(),

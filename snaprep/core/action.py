@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias
 
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.lineage import Base
+from snaprep.core.volume import Partial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Seed:
     roles: Roles
     freeze: bool
     expected_bytes: int
+    resume: Partial | None = None  # go on with a stream that broke, instead of a new point
     final: ClassVar[bool] = False
 
 
@@ -72,6 +74,7 @@ class Round:
     base: Base
     freeze: bool
     number: int
+    resume: Partial | None = None
     final: ClassVar[bool] = False
 
 

@@ -176,7 +176,7 @@ def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
 
 def _half_received(recv: Image) -> bool:
     """Its first stream ended early: it goes on from the token, or is thrown away with it, but never set aside."""
-    return recv.resume_token is not None and not recv.points
+    return recv.partial is not None and not recv.points
 
 
 def _clear_live(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
@@ -221,13 +221,18 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
     assert target.volume is not None
     base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
     number = len(history.rounds) + 1
+    resume = lineage.resumable(source.volume, source.live, target.recv, base)
+    if resume is not None and resume.token in history.failed_tokens:
+        resume = None
     if base is None:
-        needed = source.live.referenced_bytes
+        needed = source.live.referenced_bytes - (resume.received_bytes if resume else 0)
         if needed > target.volume.free_bytes:
             what = f"a full copy needs {needed} bytes; {target.name} has {target.volume.free_bytes} free"
             return Refuse(error=error("target-full", 3, what, facts, f"free space in pool {target.volume.store}"))
-        return Seed(roles=roles, freeze=policy.freeze != "never", expected_bytes=needed)
-    another = Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number)
+        return Seed(roles=roles, freeze=policy.freeze != "never", expected_bytes=needed, resume=resume)
+    another = Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number, resume=resume)
+    if target.recv is not None and target.recv.partial is not None:
+        return another  # which goes on with what is there in part, or clears it away
     if not any(r.dirty_s for r in history.rounds):
         return another
     if len([c for c in history.cutovers if not c.ok]) >= policy.cutover_attempts:

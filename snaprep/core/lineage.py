@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaprep.core.volume import Image, Point, VolumeFacts
+from snaprep.core.volume import Image, Partial, Point, VolumeFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +67,11 @@ def common_base(source: VolumeFacts, sent: Image, target: VolumeFacts, recv_name
             continues = image.name == recv_name and newest is not None and newest.guid == held.guid
             return Base(ancestor.point, ancestor.image, image.name, held.name, continues=continues)
     return None
+
+
+def resumable(source: VolumeFacts, sent: Image, recv: Image | None, base: Base | None) -> Partial | None:
+    """A stream that came in part and can be gone on with: its point and its base are what would be sent anyway."""
+    partial = recv.partial if recv is not None else None
+    if partial is None or "resume" not in source.caps or sent.point(partial.head_guid) is None:
+        return None
+    return partial if partial.base_guid == (base.point.guid if base else None) else None

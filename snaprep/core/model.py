@@ -209,6 +209,7 @@ class History:
     waiting_since_s: float | None = None  # for old transactions
     release: bool = False  # `snaprep cutover` was said
     abort: bool = False
+    failed_tokens: tuple[str, ...] = ()  # of streams that could not be gone on with
     refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done
     settled: bool = False
     verified: bool = False

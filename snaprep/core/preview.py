@@ -163,7 +163,7 @@ def _shipped_facts(facts: Facts, roles: Roles, point: Point) -> Facts:
     assert live is not None
     if recv is None:
         recv = Image(name=recv_name(target.live_name), role=ImageRole.RECV, ours=True)
-    received = replace(recv, points=(*recv.points, point), resume_token=None)
+    received = replace(recv, points=(*recv.points, point), partial=None)
     facts = _with_image(facts, source, replace(live, points=(*live.points, point)))
     return _with_image(facts, target, received)
 

@@ -37,6 +37,16 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Partial:
+    """A stream that came in part. It can be gone on with while the sender still has the point, whose GUID is `head`."""
+
+    token: str
+    head_guid: int = 0  # 0: not known, so it can only be discarded
+    base_guid: int | None = None  # of an increment
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """`name` is the root dataset; `parts` are the children below it, relative, sorted, without the root."""
 
@@ -59,7 +69,7 @@ class Image:
     tuning: dict[str, str] = field(default_factory=dict)  # set here and worth having on a copy: recordsize, atime, ...
     fragments: tuple[str, ...] = ()  # names of snapshots that only some of the parts have
     strangers: tuple[str, ...] = ()  # datasets below it that are not configured as parts, relative
-    resume_token: str | None = None
+    partial: Partial | None = None  # what an interrupted receive has left
     in_use_by: tuple[str, ...] = ()  # processes that have files of it open, "pid name"
 
     def point(self, guid: int) -> Point | None:

@@ -67,17 +67,22 @@ class Volume(Protocol):
         `part` is "" for the root, else the child's relative name. Raises `base-missing`.
         """
 
-    def can_resume(self, token: str) -> bool:
-        """Whether what an interrupted receive wants to go on with is still here."""
-
     def open_receive(
-        self, image: str, part: str, *, origin: str | None, resumable: bool, base_guid: int | None = None
+        self,
+        image: str,
+        part: str,
+        *,
+        origin: str | None,
+        resumable: bool,
+        base_guid: int | None = None,
+        resumes: bool = False,
     ) -> list[str]:
         """argv of the program that reads one part's stream into `image`; never mounts, never forces.
 
-        `origin` is the full name of the root's point that a new image starts from, for an increment whose base lives in
-        another image; where it is None, `base_guid` says which point of `image` the increment continues. Raises
-        `not-ours`, `recv-mounted`, and Stale when the base is not the newest point.
+        `resumable`: what has come in stays when the stream breaks, where that is possible. `resumes`: the stream goes
+        on with what stayed so. `origin` is the full name of the root's point that a new image starts from, for an
+        increment whose base lives in another image; where it is None, `base_guid` says which point of `image` the
+        increment continues. Raises `not-ours`, `recv-mounted`, and Stale when the base is not the newest point.
         """
 
     def received(

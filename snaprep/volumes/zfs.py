@@ -223,26 +223,32 @@ class ZfsVolume:
             base = zfs_send.base(self.layout, self.caps, image, point, base_guid)
         return [(part, zfs_stream.send(image, point, base, part, flags)) for part in self.layout.parts]
 
-    def can_resume(self, token: str) -> bool:
-        """Whether what an interrupted receive wants to go on with is still here."""
-        try:
-            zfs("send", "-nvt", token)
-        except SnaprepError:
-            return False
-        return True
-
     def open_receive(
-        self, image: str, part: str, *, origin: str | None, resumable: bool, base_guid: int | None = None
+        self,
+        image: str,
+        part: str,
+        *,
+        origin: str | None,
+        resumable: bool,
+        base_guid: int | None = None,
+        resumes: bool = False,
     ) -> list[str]:
         """argv of the program that reads one part's stream into `image`; never mounts, never forces.
 
-        `origin` is the full name of the root's snapshot that a new image starts from. `base_guid` is what the root's
-        stream starts from. Raises `not-ours` for an image that no run of this pair received, `recv-mounted` for one
-        that is in use, and Stale when the base is not the newest point: where the named dataset is missing, an
-        old `zfs receive` looks for the base by itself and writes into whatever dataset has it.
+        With `resumes` the stream goes on with the one that the image holds in part. `origin` is the full name of the
+        root's snapshot that a new image starts from. `base_guid` is what the root's stream starts from. Raises
+        `not-ours` for an image that no run of this pair received, `recv-mounted` for one that is in use, and Stale when
+        the base is not the newest point: where the named dataset is missing, an old `zfs receive` looks for the base by
+        itself and writes into whatever dataset has it.
         """
         return zfs_receive.program(
-            self.layout, self.caps, image, part, origin=origin, resumable=resumable, base_guid=base_guid
+            self.layout,
+            self.caps,
+            image,
+            part,
+            origin=origin,
+            resumable=resumable,
+            base_guid=None if resumes else base_guid,
         )
 
     def received(

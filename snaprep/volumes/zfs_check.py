@@ -164,7 +164,7 @@ def _left(facts: VolumeFacts) -> Iterator[Finding]:
         if image.role is ImageRole.SCRATCH:
             what = f"{image.name} is a throw-away clone that a run has left"
             yield Finding("leftover-clone", "warn", what, "the next run that needs the name removes it")
-        if image.resume_token:
+        if image.partial is not None:
             what = f"{image.name} holds a stream that was received in part"
             yield Finding("partial-receive", "warn", what, "`snaprep resume` goes on, `snaprep clean` discards it")
         if image.role is ImageRole.RECV and image.mounted_at:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from snaprep.core.volume import Image, ImageRole, Point
+from snaprep.core.volume import Image, ImageRole, Partial, Point
+from snaprep.volumes.lzc_header import decode_resume_token
+from snaprep.volumes.lzc_types import NvlistError
 from snaprep.volumes.zfs_mounts import Mount, of_dataset
 
 PREFIX = "snaprep:"
@@ -19,7 +21,8 @@ READ = (
     "usedbysnapshots", "userrefs", PAIR, HELD,
 )  # fmt: skip
 READ_POINT = ("guid", "createtxg", "userrefs", HELD)
-READ_IF_WRITTEN = ("written", "receive_resume_token")
+_PARTIAL = "receive_resume_token"
+READ_IF_WRITTEN = ("written", _PARTIAL)
 # Native properties that change how a database performs or how large its deltas are, so a copy should have them too.
 TUNING = frozenset(
     {
@@ -121,7 +124,22 @@ def _image(name: str, root: str, children: Sequence[str], pair: str, reading: Re
         tuning={p: v.text for p, v in sorted(reading.local.get(name, {}).items()) if p in TUNING},
         fragments=fragments,
         strangers=tuple(sorted(p for p in below if p not in children)),
-        resume_token=next((t for d in every if (t := text_of(rows, d, "receive_resume_token"))), None),
+        partial=next((partial(t, alone=not parts) for d in every if (t := text_of(rows, d, _PARTIAL))), None),
+    )
+
+
+def partial(token: str, *, alone: bool) -> Partial:
+    """What a token says. Of an image with parts each has a token of its own: such a stream begins anew."""
+    try:
+        said = decode_resume_token(token) if alone else {}
+    except NvlistError:
+        said = {}
+    head, base, received = (said.get(name) for name in (b"toguid", b"fromguid", b"bytes"))
+    return Partial(
+        token=token,
+        head_guid=head if isinstance(head, int) else 0,
+        base_guid=base if isinstance(base, int) and base else None,
+        received_bytes=received if isinstance(received, int) else 0,
     )
 
 

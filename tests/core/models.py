@@ -81,7 +81,7 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
     there = replace(there, number=lambda: int(name.rsplit("-", 1)[1]))
     if isinstance(action, Seed | Round | Refresh):
         parcel = ship.parcel(action, 1)
-        point = there.point_name()
+        point = ship.point_name(there, parcel)
         return ship.recipe(there, parcel, point), ship.holds(there, parcel, point), ship.former(there, parcel)
     if isinstance(action, Cutover):
         plan = cutover.cutover_plan(there, action)

@@ -24,7 +24,7 @@ from snaprep.core.action import (
 )
 from snaprep.core.decide import decide_rebuild, decide_refresh, decide_takeover, free_name
 from snaprep.core.model import CutoverTried, EngineFacts, EngineState, Facts, History, HostFacts, Policy, Transactions
-from snaprep.core.volume import ImageRole
+from snaprep.core.volume import ImageRole, Partial
 from snaprep.core.who import serving as who_serves
 from tests.core.facts import (
     GIB,
@@ -91,10 +91,28 @@ def test_without_a_common_point_it_seeds() -> None:
 
 def test_a_seed_that_was_cut_off_goes_on() -> None:
     """A receiving image with a token and no points is not set aside: that would throw hours away."""
-    half = image("b/db.recv", ImageRole.FOREIGN, resume_token="1-abc", ours=False)
+    half = image("b/db.recv", ImageRole.FOREIGN, partial=Partial("1-abc"), ours=False)
     assert isinstance(decide_rebuild(both(serving("a"), empty("b", half)), POLICY, NEW), Seed)
     tail = image("b/db.isolated-g1", ImageRole.ISOLATED, point(1))
     assert isinstance(decide_rebuild(both(serving("a", point(1)), empty("b", half, tail)), POLICY, NEW), Round)
+
+
+def test_a_stream_that_broke_goes_on() -> None:
+    """From its token, while its point and its base are what would be sent; else it is cleared away by a new round."""
+    recv = image("b/db.recv", ImageRole.RECV, point(1), partial=Partial("t", 2, 1))
+    source = with_volume(serving("a", point(1), point(2)), caps=frozenset({"resume"}))
+    going = decide_rebuild(both(source, empty("b", recv)), POLICY, NEW)
+    assert isinstance(going, Round)
+    assert going.resume == recv.partial
+    for history, sender, partial in (
+        (History(failed_tokens=("t",)), source, recv.partial),
+        (NEW, serving("a", point(1), point(2)), recv.partial),
+        (NEW, source, Partial("t", 7, 1)),
+        (NEW, source, Partial("t", 2, None)),
+    ):
+        anew = decide_rebuild(both(sender, empty("b", replace(recv, partial=partial))), POLICY, history)
+        assert isinstance(anew, Round)
+        assert anew.resume is None
 
 
 def test_a_seed_needs_room() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ from tests.core.models import fresh_world, write
 from tests.core.test_interrupted import POLICY, broken_replica, failed_over, primary_dead, replicated
 
 
-def do(world: World, host: str, op: str, **args: object) -> object:
+def do(world: World, host: str, op: str, **args: object) -> Any:  # noqa: ANN401 (what the operation gives)
     return perform(world, world.hosts[host], op, args, 30.0)
 
 
@@ -289,16 +290,34 @@ def test_streams_refuse_what_does_not_fit() -> None:
     assert fails(world, "a", "send", **sent, base_guid=point.guid) == "link-lost"
 
 
-def test_a_partial_receive_goes_before_the_next() -> None:
-    """A leftover token blocks a new stream, so it is thrown away: an image that holds nothing else with it."""
+def test_a_partial_receive_is_in_the_way() -> None:
+    """A stream in part blocks a new one until it is discarded: with an image that holds nothing else."""
     world = fresh_world()
-    world.hosts["b"].images["b/db.recv"] = ImageState("b/db.recv", ImageRole.RECV, partial=1)
-    do(world, "b", "receive_begin", stream="s", image="b/db.recv", origin=None)
+    world.hosts["b"].images["b/db.recv"] = ImageState("b/db.recv", ImageRole.RECV, partial=(1, None))
+    begin: dict[str, Any] = {"stream": "s", "image": "b/db.recv", "origin": None}
+    assert fails(world, "b", "receive_begin", **begin) == "partial-receive"
+    do(world, "b", "receive_begin", **begin, partial="discard")
     assert "b/db.recv" not in world.hosts["b"].images
     world = replicated()
-    world.hosts["b"].images["b/db.recv"].partial = 1
-    do(world, "b", "receive_begin", stream="s", image="b/db.recv", origin=None)
+    world.hosts["b"].images["b/db.recv"].partial = (1, None)
+    do(world, "b", "receive_begin", **begin, partial="discard")
     assert world.hosts["b"].images["b/db.recv"].partial is None
+
+
+def test_a_stream_that_broke_is_gone_on_with() -> None:
+    """What is missing is sent, and the image then ends at the point."""
+    world = replicated()
+    point = do(world, "a", "snapshot", image="a/db", name="snaprep-model-x-777")
+    recv = world.hosts["b"].images["b/db.recv"]
+    base = recv.points[-1]
+    recv.partial = (point["guids"][0], base.guid)
+    do(world, "b", "receive_begin", stream="s", image="b/db.recv", origin=None, partial="resume")
+    sent = {"stream": "s", "image": "a/db", "point": "snaprep-model-x-777", "guids": point["guids"]}
+    rest = do(world, "a", "send", **sent, base_guid=base.guid, base_name="", flags=(), token="t")
+    do(world, "b", "receive_end", stream="s", image="b/db.recv", guids=point["guids"])
+    assert recv.partial is None
+    assert recv.points[-1].guid == point["guids"][0]
+    assert rest["bytes"] > 0
 
 
 def test_a_server_that_is_down_does_nothing() -> None:

@@ -6,7 +6,7 @@ from snaprep.core.guard import PATIENCE_S
 from snaprep.core.lineage import Base, common_base
 from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts, Transactions, recv_name
 from snaprep.core.simulated.world import PATH, RESTART_S, HostState, ImageState, World, accepts
-from snaprep.core.volume import Image, Point, VolumeFacts
+from snaprep.core.volume import Image, Partial, Point, VolumeFacts
 
 GRACE_S = PATIENCE_S + RESTART_S + 2.0
 
@@ -90,6 +90,7 @@ def _volume_facts(world: World, host: HostState) -> VolumeFacts:
         import_id=str(host.boots),
         free_bytes=host.size_bytes - used_bytes(world, host),
         size_bytes=host.size_bytes,
+        caps=frozenset({"resume"}),
         images=tuple(_image(world, host, i) for i in host.images.values()),
     )
 
@@ -107,8 +108,15 @@ def _image(world: World, host: HostState, image: ImageState) -> Image:
         automounts=image.automounts,
         referenced_bytes=world.database_bytes if image.content else 0,
         properties=dict(image.properties),
-        resume_token=str(image.partial) if image.partial is not None else None,
+        partial=_partial(image),
     )
+
+
+def _partial(image: ImageState) -> Partial | None:
+    if image.partial is None:
+        return None
+    head_guid, base_guid = image.partial
+    return Partial(f"token-{head_guid}", head_guid, base_guid)
 
 
 def bases(facts: Facts) -> dict[str, Base]:

@@ -127,6 +127,9 @@ def _loop(run: _Run, abort_after: int | None) -> None:
             run.failures = 0
         except SnaprepError as error:
             run.failures += 1
+            if isinstance(action, Seed | Round) and action.resume is not None:
+                tokens = (*trace.history.failed_tokens, action.resume.token)
+                trace.history = replace(trace.history, failed_tokens=tokens)
             if run.failures > RETRIES:
                 trace.error = error.info
                 return
@@ -170,19 +173,19 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
 
 
 def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total_s: float) -> None:
-    sent, taken = results["send"], results["snapshot"]
+    sent, got, taken = results["send"], results["receive_end"], results.get("snapshot")
     assert isinstance(sent, Mapping)
-    assert isinstance(taken, Mapping)
+    assert isinstance(got, Mapping)
     history = run.trace.history
-    since_s, run.taken_s = run.taken_s, float(taken["at_s"])
+    since_s, run.taken_s = run.taken_s, float(taken["at_s"]) if isinstance(taken, Mapping) else None
     done = RoundDone(
         number=len(history.rounds) + 1,
         base_guid=action.base.point.guid if isinstance(action, Round) else None,
-        head_guid=taken["guids"][0],
+        head_guid=got["guids"][0],
         delta_bytes=sent["bytes"],
         send_s=sent["send_s"],
         total_s=total_s,
-        dirty_s=run.taken_s - since_s if since_s is not None and isinstance(action, Round) else None,
+        dirty_s=run.taken_s - since_s if run.taken_s and since_s and isinstance(action, Round) else None,
     )
     run.trace.history = replace(history, rounds=(*history.rounds, done), last_round_end_s=run.world.now_s)
 

@@ -129,13 +129,17 @@ def set_aside(world: World, host: HostState, *, image: str, to: str) -> None:
 # -- streams ---------------------------------------------------------------------------------------------------------
 
 
-def receive_begin(world: World, host: HostState, *, stream: str, image: str, origin: str | None) -> None:
+def receive_begin(
+    world: World, host: HostState, *, stream: str, image: str, origin: str | None, partial: str = ""
+) -> None:
     """The receiving end waits. What is left of an interrupted receive blocks a new one, so it goes first (zfs.md 9)."""
     found = host.images.get(image)
-    if found is not None and found.partial is not None:
+    if partial == "discard" and found is not None:
         found.partial = None
         if not found.points:
             del host.images[image]
+    if found is not None and image in host.images and found.partial is not None and partial != "resume":
+        raise fail("partial-receive", f"{image} holds a stream in part")
     world.streams[stream] = (image, origin)
 
 
@@ -149,8 +153,12 @@ def send(
     base_guid: int | None,
     deadline_s: float,
     guids: tuple[int, ...],
+    token: str | None = None,
 ) -> dict[str, object]:
-    """An incremental stream: unique pages since the base over the link's rate. Writers go on, unless gated."""
+    """An incremental stream: unique pages since the base over the link's rate. Writers go on, unless gated.
+
+    With a token half of it: how much had arrived plays no part in what may go wrong.
+    """
     sent = point_of(image_of(host, image), point)
     base = next((p for i in host.images.values() for p in i.points if p.guid == base_guid), None)
     if base_guid is not None and base is None:
@@ -159,10 +167,12 @@ def send(
         size = world.database_bytes
     else:
         size = 64_000 + world.load.unique_bytes(max(0.0, sent.content.work_s - base.content.work_s))
+    if token is not None:
+        size //= 2
     began_s, left = world.now_s, float(size)
     while left > 0:
         if not world.link_up or stream not in world.streams:
-            _leave_partial(world, stream, sent)
+            _leave_partial(world, stream, sent, base_guid)
             raise fail("link-lost", "the stream ended early")
         if not host.up or not world.other(host.name).up:
             raise fail("link-lost", "a host is gone")
@@ -175,13 +185,14 @@ def send(
     return {"bytes": size, "send_s": world.now_s - began_s}
 
 
-def _leave_partial(world: World, stream: str, sent: PointState) -> None:
+def _leave_partial(world: World, stream: str, sent: PointState, base_guid: int | None) -> None:
     image, _ = world.streams.pop(stream, ("", None))
     for host in world.hosts.values():
         if image in host.images:
-            host.images[image].partial = sent.guid
+            host.images[image].partial = (sent.guid, base_guid)
         elif image == f"{host.live_name}.recv":
-            host.images[image] = ImageState(image, ImageRole.RECV, partial=sent.guid)
+            made_of = base_guid if any(base_guid == p.guid for i in host.images.values() for p in i.points) else None
+            host.images[image] = ImageState(image, ImageRole.RECV, origin_guid=made_of, partial=(sent.guid, base_guid))
 
 
 def receive_end(world: World, host: HostState, *, stream: str, image: str, guids: tuple[int, ...]) -> dict[str, object]:
@@ -196,13 +207,15 @@ def receive_end(world: World, host: HostState, *, stream: str, image: str, guids
     found = host.images.get(image)
     if found is None:
         found = _new_receiver(host, image, origin, base_guid)
+    elif found.partial == (point.guid, base_guid):
+        found.partial = None
     elif not found.points or found.points[-1].guid != base_guid:
         raise fail("base-differs", f"{image} does not end at the base")
     if found.started:
         world.broken.append(f"{image} was started and is received into")
     found.points.append(replace(point, txg=world.new_id(), held=False))
     found.content = point.content
-    return {"name": point.name}
+    return {"name": point.name, "guids": (point.guid,)}
 
 
 def _new_receiver(host: HostState, image: str, origin: str | None, base_guid: int | None) -> ImageState:

@@ -58,7 +58,7 @@ class ImageState:
     mounted: str = ""  # where
     automounts: bool = False
     started: bool = False
-    partial: int | None = None  # GUID of what was being received when it ended
+    partial: tuple[int, int | None] | None = None  # GUIDs of what was being received when it ended, and of its base
 
 
 @dataclass(slots=True)
