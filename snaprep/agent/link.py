@@ -250,6 +250,10 @@ class Dialer:
         link.keep = self._keep
         return link
 
+    def ensure(self) -> None:
+        """See a connection open now, and keep it for the next stream. Raises what `take` raises."""
+        self._keep(self.take())
+
     def _keep(self, link: Link) -> None:
         if self._closed or self._kept is not None:
             link.close(well=True)

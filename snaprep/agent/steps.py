@@ -174,6 +174,12 @@ def send(
 
 
 @step
+def link_ready(host: AgentHost) -> None:
+    """A connection to the target stands: not the moment to find out while clients wait."""
+    host.streams.ready()
+
+
+@step
 def probe_begin(host: AgentHost, *, stream: str) -> None:
     """Expect throw-away bytes."""
     host.streams.receive_begin(stream, {"": PROBE_SINK}, lambda: None)

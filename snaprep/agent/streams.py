@@ -57,6 +57,7 @@ class Streams:
         self._throttle = flow.Throttle()
         self._listener: Listener | None = None
         self._authorized: keys.Authorized | None = None
+        self._let_in = ""  # the public key of the agent that may come
         self._dialer: Dialer | None = None
         self._outlet: Listener | None = None  # where links come that the operator joins
         self._receiving: dict[str, _Receiving] = {}
@@ -86,8 +87,11 @@ class Streams:
         if self._listener is None:
             self.run = run
             self._listener = Listener(run, user, greets=True)
+        if public_key != self._let_in:  # the source's agent died, and its successor has made a key of its own
+            if self._authorized is not None:
+                keys.withdraw(self._authorized)
             line = keys.authorized_line(public_key, run, self._listener.command, lifetime_s=KEY_LIFE_S)
-            self._authorized = keys.authorize(line, run, user)
+            self._authorized, self._let_in = keys.authorize(line, run, user), public_key
         return user
 
     def relay(self, run: str, *, sends: bool) -> list[str]:
@@ -148,6 +152,11 @@ class Streams:
         if self._dialer is not None:
             self._dialer.prepare()
         return Sent(bytes=sent.bytes, seconds=sent.seconds, sha256=tuple(p.sha256 for p in sent.parts))
+
+    def ready(self) -> None:
+        """See the way open before it is needed in a hurry. Raises `link-lost` and its kin."""
+        if self._dialer is not None:
+            self._dialer.ensure()
 
     def reach(self) -> float:
         """Open a connection to the target's agent, and let it go again. Seconds it took."""

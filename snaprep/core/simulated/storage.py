@@ -129,6 +129,12 @@ def set_aside(world: World, host: HostState, *, image: str, to: str) -> None:
 # -- streams ---------------------------------------------------------------------------------------------------------
 
 
+def link_ready(world: World, host: HostState) -> None:
+    """The source's connection to the target stands."""
+    if not world.link_up or not world.other(host.name).up:
+        raise fail("link-lost", "the target cannot be reached")
+
+
 def receive_begin(
     world: World, host: HostState, *, stream: str, image: str, origin: str | None, partial: str = ""
 ) -> None:
@@ -280,7 +286,7 @@ def fence(world: World, host: HostState, *, image: str) -> None:
 STORAGE: Mapping[str, Operation] = {
     f.__name__: f
     for f in (
-        adopt, destroy_image, destroy_point, fence, hold, mark, mark_takeover, mount, present, receive_begin,
-        receive_cancel, receive_end, release, send, set_aside, snapshot, withdraw,
+        adopt, destroy_image, destroy_point, fence, hold, link_ready, mark, mark_takeover, mount, present,
+        receive_begin, receive_cancel, receive_end, release, send, set_aside, snapshot, withdraw,
     )
 }  # fmt: skip

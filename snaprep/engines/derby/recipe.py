@@ -48,6 +48,7 @@ def prepare(plan: CutoverPlan) -> Recipe:
             deadline_s=120,
         )
     )
+    steps.append(Step(host=source, op="link_ready", deadline_s=40))
     begin: Mapping[str, Arg] = {
         "stream": plan.stream,
         "image": plan.target_recv,
