@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.rig
 
-# Each victim, in pairings that hold every time; `scripts/soak kills` runs all pairings, those too that do not yet
-# (source-agent in attach and source-derby in close: now and then clients wait for half a minute).
+# Each victim, and each phase of a cutover; `scripts/soak kills` runs all pairings.
 SCENES = [
     ("operator", "seed"),
     ("operator", "close"),
     ("operator", "arm"),
     ("operator", "attach"),
     ("source-agent", "close"),
+    ("source-agent", "attach"),
     ("target-agent", "arm"),
     ("guard", "close"),
+    ("guard", "attach"),
+    ("source-derby", "close"),
     ("target-derby", "attach"),
     ("source-sshd", "close"),
     ("target-sshd", "arm"),
