@@ -29,7 +29,7 @@ def state(world: World) -> dict[str, str]:
     for name, host in world.hosts.items():
         found[f"{name} datasets"] = host.zfs("list", "-H", "-t", "all", "-o", "name,guid,mountpoint,canmount,mounted")
         found[f"{name} properties"] = host.zfs("get", "-H", "-s", "local", "-o", "name,property,value", "all")
-        found[f"{name} keys"] = host.inside("/root/.ssh/authorized_keys").read_text()
+        found[f"{name} keys"] = host.run(["cat", "/root/.ssh/authorized_keys"]).stdout
         found[f"{name} listens"] = host.run(["sh", "-c", "ss -ltnH | awk '{print $4}' | sort"]).stdout
     return found
 
@@ -144,7 +144,7 @@ def test_target_with_foreign_data(pair: Pair) -> None:
     """Data that snaprep did not put there is not touched, unless the operator has it set aside."""
     db2 = pair.world["db2"]
     db2.zfs("create", "-o", "mountpoint=/srv/bank", pair.bank.dataset)
-    db2.inside("/srv/bank/precious").write_bytes(b"x" * (2 << 20))
+    db2.run(["tee", "/srv/bank/precious"], stdin="x" * (2 << 20))
     before = state(pair.world)
     refused = pair.snaprep("rebuild")
     assert (refused.code, refused.error_id) == (3, "target-foreign"), refused

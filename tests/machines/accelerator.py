@@ -16,8 +16,8 @@ QEMU = "qemu-system-x86_64"
 ANSWER = b"Run /init as init process"
 FAILURE = b"KVM internal error"  # after it the machine stands still
 KVM_S = 12.0
-# An emulated machine is this much slower, roughly: every deadline that waits for one is multiplied.
-TCG_SLOWNESS = 8.0
+# Every deadline that waits for an emulated machine is multiplied: it is ten times slower, and a JVM more than that.
+TCG_SLOWNESS = 16.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
