@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from snaprep.control import Control
 
+_SAY_S = 1.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,6 +40,7 @@ class Listener:
         self._asked = 0
         self.control: Control | None = None  # None: a signal ends the verb at once
         self.finishing = ""  # why the first signal is not obeyed
+        self._talking: list[threading.Thread] = []
 
     def on_stop(self, number: int, _frame: FrameType | None) -> None:
         self._asked += 1
@@ -58,7 +60,14 @@ class Listener:
         threading.Thread(target=self._now, daemon=True).start()
 
     def _later(self, text: str) -> None:
-        threading.Thread(target=self._say, args=(text,), daemon=True).start()
+        thread = threading.Thread(target=self._say, args=(text,), daemon=True)
+        self._talking.append(thread)
+        thread.start()
+
+    def finish(self) -> None:
+        """Let what is being said be heard, although the run may have ended since."""
+        for thread in self._talking:
+            thread.join(_SAY_S)
 
 
 @contextlib.contextmanager
@@ -77,3 +86,4 @@ def listening(listener: Listener) -> Iterator[Listener]:
     finally:
         for number, former in kept.items():
             signal.signal(number, former)
+        listener.finish()

@@ -45,7 +45,7 @@ def running(*argv: str) -> Iterator[subprocess.Popen[str]]:
     """A snaprep that is in the middle of its verb."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *argv],
+        ["env", "--default-signal=INT,TERM,HUP", sys.executable, "-c", PROGRAM, *argv],  # whatever started the tests
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

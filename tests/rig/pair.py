@@ -165,7 +165,8 @@ class Pair:
     # ------------------------------------------------------------------ the command line
 
     def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "snaprep", "-c", str(self.config), *words]
+        heeds = ["env", "--default-signal=INT,TERM,HUP"]  # whatever started the tests
+        return [*heeds, sys.executable, "-m", "snaprep", "-c", str(self.config), *words]
 
     def snaprep(self, *words: str, timeout_s: float = VERB_S) -> Result:
         """Runs a verb to its end with --json."""
