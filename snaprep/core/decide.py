@@ -38,7 +38,7 @@ from snaprep.core.model import (
     Policy,
     recv_name,
 )
-from snaprep.core.refusals import error, foreign, not_converging, primary_answers
+from snaprep.core.refusals import error, foreign, not_converging, other_pair, primary_answers
 from snaprep.core.volume import Image
 from snaprep.core.who import describe, opened_copy, stands_apart, who
 
@@ -134,6 +134,8 @@ def _unfit(facts: Facts, host: HostFacts) -> Refuse | None:
         what = f"the database server on {host.name} does not run"
         hint = f"start it; a replica is served by it too. {host.engine.note}".strip()
         return Refuse(error=error("engine-down", 3, what, facts, hint))
+    if host.live is not None and host.live.role is ImageRole.FOREIGN and (owner := host.live.properties.get("pair")):
+        return Refuse(error=other_pair(facts, host, owner))
     if host.engine.state is EngineState.UNKNOWN:
         what = f"the database on {host.name} is open in a process that does not answer"
         hint = f"{host.engine.note or 'look at its log'}; a server that hangs has to be restarted"

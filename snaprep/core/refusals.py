@@ -20,6 +20,12 @@ def foreign(facts: Facts, host: HostFacts, image: Image) -> ErrorInfo:
     return error("target-foreign", 3, what, facts, hint)
 
 
+def other_pair(facts: Facts, host: HostFacts, owner: str) -> ErrorInfo:
+    what = f"{host.live_name} on {host.name} belongs to the pair {owner}"
+    hint = f"use that pair's configuration; if it is gone for good: `zfs inherit snaprep:pair {host.live_name}` there"
+    return error("other-pair", 3, what, facts, hint)
+
+
 def not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
     needed = f"{direction.needed_ms + policy.undo_ms:.0f} ms" if direction.needed_ms else "not known"
     what = (

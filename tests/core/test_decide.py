@@ -205,6 +205,15 @@ def test_a_target_that_is_open_is_not_touched() -> None:
     assert error_of(facts, Policy(source="a")) == "target-serves"
 
 
+def test_another_pairs_image_is_left_alone() -> None:
+    """On either host, whatever the policy allows: it is neither served from nor set aside."""
+    others = image("a/db", ImageRole.FOREIGN, point(1), properties={"pair": "other"}, mounted_at="/db")
+    taken = with_volume(serving("a"), images=(others,))
+    assert error_of(both(taken, empty("b"))) == "other-pair"
+    theirs = empty("b", image("b/db", ImageRole.FOREIGN, properties={"pair": "other"}))
+    assert error_of(both(serving("a"), theirs), Policy(isolate_foreign=True)) == "other-pair"
+
+
 def test_a_copy_that_was_opened_by_mistake_is_replaced() -> None:
     """A replica's copy that is open with its gate closed, beside where clients look, is no second primary."""
     opened = with_engine(replica("b", point(1)), state=EngineState.GATED)
