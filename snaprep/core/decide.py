@@ -320,10 +320,6 @@ def decide_takeover(
         what = "no reachable host holds a copy of this pair that could serve"
         return Refuse(error=error("no-replica", 3, what, facts, "", tuple(describe(h) for h in facts.hosts)))
     best = max(candidates, key=_standing)
-    other = facts.other(best.name)
-    if best.engine.state is EngineState.REPLICA and best.engine.replicating and other.error:
-        what = f"{best.name} still receives from {other.name}: the primary is alive, only you cannot reach it"
-        return Refuse(error=error("primary-answers", 3, what, facts, "repair the way to it; clients may be served"))
     if not best.engine.server_up:
         return Refuse(
             error=error("engine-down", 3, f"the database server on {best.name} does not run", facts, "start it")

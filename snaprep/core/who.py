@@ -128,6 +128,8 @@ def judged(info: ErrorInfo, facts: Facts, *, acted: bool) -> ErrorInfo:
     whatever the error thought. `CheckFailed` and `Stale` promise that nothing was touched, so they do not outlive that.
     """
     code, served = info.exit_code, bool(servers(facts))
+    if info.id == "primary-answers":  # it does so out of our sight, or nothing would have been tried
+        return replace(info, serving=info.serving or serving(facts))
     if acted and not served and not _closed_to_us(facts) and code not in _STANDS:
         return replace(info, serving=serving(facts), exit_code=_NOBODY)
     if acted and served and code in (1, 3, 4) and info.id != "bug":

@@ -462,12 +462,17 @@ def test_an_abort_ends_what_was_not_begun() -> None:
         both(serving("a"), serving("b")),
         both(with_engine(serving("a"), state=EngineState.CLOSED), alone()),
         both(with_engine(serving("a"), state=EngineState.GATED), alone()),
-        both(DEAD, replica("b", point(1))),
     ],
 )
 def test_a_primary_that_answers_is_left_alone(facts: Facts) -> None:
-    """Open, idle, gated, or seen only through its replica: it is alive."""
+    """Open, idle or gated: it is alive."""
     assert takeover_error(facts) == "primary-answers"
+
+
+def test_a_connection_that_stands_proves_nothing() -> None:
+    """After a power cut the replica's connection stands for hours; the promotion itself asks the primary."""
+    action = decide_takeover(both(DEAD, replica("b", point(1))), POLICY, NEW)
+    assert action == TakeOver(target="b", generation=2, from_state="replica")
 
 
 def test_a_take_over_needs_a_server_and_a_known_name() -> None:

@@ -94,6 +94,25 @@ def test_take_over_needs_a_dead_primary(pair: Pair) -> None:
     assert pair.must("status").document["serves"] == "db1"
 
 
+def test_take_over_asks_the_primary_through_its_replica(pair: Pair) -> None:
+    """When only the operator cannot reach the primary, the replica can: the take-over is refused, and it goes on."""
+    pair.must("rebuild")
+    pair.world.cut_link("operator", "db1")
+    refused = pair.snaprep("takeover", "--yes")
+    assert (refused.code, refused.error_id) == (3, "primary-answers"), refused
+    pair.world.heal_link("operator", "db1")
+    status = pair.must("status").document
+    assert (status["serves"], status["hosts"][0]["replicating"]) == ("db1", True)
+
+
+def test_take_over_after_a_power_cut(pair: Pair) -> None:
+    """A primary that vanished without a word leaves the replica's connection standing; it is taken over even so."""
+    pair.must("rebuild")
+    pair.world.isolate_host("db1")
+    taken = pair.must("takeover", "--yes")
+    assert taken.document["serves"] == "db2"
+
+
 def test_take_over_asks(pair: Pair) -> None:
     """Without --yes and without a terminal nobody can confirm, and nothing is touched."""
     pair.must("rebuild")

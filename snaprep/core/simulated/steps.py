@@ -234,6 +234,9 @@ def promote(world: World, host: HostState, *, from_state: str) -> dict[str, obje
     """failover=true, then shut down, so that it can be moved to where clients look. The position is where it parts."""
     _, content = live_of(host)
     server = ready_server(host)
+    primary = world.other(host.name)
+    if server.mode == "replica" and world.link_up and primary.up and primary.server.replicating:
+        raise fail("primary-answers", "the primary has answered the replica's ping")
     if server.mode in ("waiting", "replica"):
         server.mode = "closed"
     return {"position": content.position}
