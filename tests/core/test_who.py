@@ -161,3 +161,10 @@ def test_a_database_that_lets_us_not_in_may_serve_others() -> None:
     assert servers(facts) == ()
     assert serving(facts) == "a has its database open, but does not let snaprep in to look"
     assert judged(ErrorInfo("login-refused-by-engine", "y", exit_code=3), facts, acted=True).exit_code == 3
+
+
+def test_a_primary_that_answered_its_replica_serves_out_of_sight() -> None:
+    """An operator who cannot see it must not read that nobody serves."""
+    info = ErrorInfo("primary-answers", "it has answered", serving="the primary serves", exit_code=3)
+    out_of_sight = both(host("a", volume=None, error="no route"), replica("b", point(1)))
+    assert judged(info, out_of_sight, acted=True) == info

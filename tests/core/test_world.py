@@ -290,6 +290,15 @@ def test_streams_refuse_what_does_not_fit() -> None:
     assert fails(world, "a", "send", **sent, base_guid=point.guid) == "link-lost"
 
 
+def test_a_replica_of_a_living_primary_is_not_promoted() -> None:
+    """Derby asks the primary before it promotes; when that is gone, or out of the replica's reach, it does."""
+    world = replicated()
+    assert fails(world, "b", "promote", from_state="replica") == "primary-answers"
+    world.hosts["a"].up = False
+    do(world, "b", "promote", from_state="replica")
+    assert world.hosts["b"].server.mode == "closed"
+
+
 def test_a_partial_receive_is_in_the_way() -> None:
     """A stream in part blocks a new one until it is discarded: with an image that holds nothing else."""
     world = fresh_world()
