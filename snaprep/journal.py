@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from snaprep.core.action import Action
 from snaprep.core.errors import UsageError
 from snaprep.core.model import CutoverTried, History
 from snaprep.core.report import plain, rfc3339
@@ -262,3 +263,13 @@ def _write_line(descriptor: int, data: bytes) -> None:
         data = b"\n" + data
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+def told(action: Action) -> dict[str, Any]:
+    """The fields of an action that say what it rests on."""
+    named = getattr(action, "__dataclass_fields__", {})
+    return {name: plain(getattr(action, name), name) for name in named}
+
+
+def fields_of(value: Any) -> dict[str, Any]:  # noqa: ANN401 (a dataclass)
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}

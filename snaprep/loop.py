@@ -39,10 +39,10 @@ from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, Stopped
 from snaprep.core.estimate import Prediction
 from snaprep.core.model import Facts, History, Policy
 from snaprep.core.refusals import about
-from snaprep.core.report import BaseReport, Forecast, Report, RoundReport, RunState, plain
+from snaprep.core.report import BaseReport, Forecast, Report, RoundReport, RunState
 from snaprep.core.who import describe, judged, serving, who
 from snaprep.engines.derby import recipe as derby_recipe
-from snaprep.journal import Journal, earlier
+from snaprep.journal import Journal, earlier, fields_of, told
 from snaprep.observe import judge, observe
 from snaprep.session import Session
 
@@ -395,13 +395,3 @@ class Run:
     def failed(self, error: SnaprepError) -> Report:
         """The report of a run that an exception ended: who serves now is looked at once more."""
         return self._end(judge(self.session, error.info))
-
-
-def told(action: Action) -> dict[str, Any]:
-    """The fields of an action that say what it rests on."""
-    named = getattr(action, "__dataclass_fields__", {})
-    return {name: plain(getattr(action, name), name) for name in named}
-
-
-def fields_of(value: Any) -> dict[str, Any]:  # noqa: ANN401 (a dataclass)
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}

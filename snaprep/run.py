@@ -18,8 +18,8 @@ from snaprep.core.errors import Aborted, SnaprepError
 from snaprep.core.model import Facts, History, Policy
 from snaprep.core.report import Report, TakeOverQuestion
 from snaprep.core.spec import Pair
-from snaprep.journal import Journal
-from snaprep.loop import Decide, Run, fields_of
+from snaprep.journal import Journal, fields_of
+from snaprep.loop import Decide, Run
 from snaprep.session import Session
 from snaprep.verbs.check import check
 from snaprep.verbs.plan import plan

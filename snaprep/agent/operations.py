@@ -205,4 +205,3 @@ REGISTRY: dict[str, Callable[..., object]] = {
     )
 }
 ON_CLOSE: Sequence[Callable[[], None]] = [_close]
-ON_RENEW: Sequence[Callable[[], None]] = []

@@ -69,14 +69,13 @@ def serve(
     hello: wire.Hello,
     on_gone: Sequence[Callable[[], None]] = (),
     on_close: Sequence[Callable[[], None]] = (),
-    on_renew: Sequence[Callable[[], None]] = (),
     silence_s: float = wire.SILENCE_S,
 ) -> None:
     """Serve until the operator is gone.
 
     Then `on_gone` run, for as long as they take, while running requests go on; then the bounded end with `on_close`.
     """
-    session = _Session({name: _inspect(function) for name, function in registry.items()}, stdout, on_renew)
+    session = _Session({name: _inspect(function) for name, function in registry.items()}, stdout)
     inbox: queue.SimpleQueue[wire.Frame | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(stdin, inbox), daemon=True, name="reader").start()
     session.send(hello)
@@ -136,12 +135,9 @@ def _loop(session: _Session, inbox: queue.SimpleQueue[wire.Frame | None], silenc
 
 
 class _Session:
-    def __init__(
-        self, operations: Mapping[str, _Operation], stdout: BinaryIO, on_renew: Sequence[Callable[[], None]]
-    ) -> None:
+    def __init__(self, operations: Mapping[str, _Operation], stdout: BinaryIO) -> None:
         self.gone = threading.Event()
         self._operations = operations
-        self._on_renew = on_renew
         self._running: dict[int, _Running] = {}
         self._lock = threading.Lock()
         self._outbox: queue.SimpleQueue[wire.Frame | None] = queue.SimpleQueue()
@@ -169,8 +165,6 @@ class _Session:
                     if running := self._running.get(number):
                         running.cancelled.set()
             case wire.Renew(number=number):
-                for callback in self._on_renew:
-                    callback()
                 self.send(wire.Renewed(number))
             case _:
                 mutter(f"snaprep agent: an operator does not send {type(frame).__name__}")
@@ -309,7 +303,6 @@ def take_stdio() -> tuple[BinaryIO, BinaryIO]:
 def run(
     registry: Mapping[str, Callable[..., object]],
     on_close: Sequence[Callable[[], None]],
-    on_renew: Sequence[Callable[[], None]] = (),
     code: str | None = None,
     on_gone: Sequence[Callable[[], None]] = (),
 ) -> typing.NoReturn:
@@ -323,11 +316,11 @@ def run(
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, end)
     stdin, stdout = take_stdio()
-    serve(registry, stdin, stdout, hello=own_hello(code), on_gone=on_gone, on_close=on_close, on_renew=on_renew)
+    serve(registry, stdin, stdout, hello=own_hello(code), on_gone=on_gone, on_close=on_close)
     os._exit(0)  # threads that are past their bound must not keep the process
 
 
 def main(code: str | None = None) -> typing.NoReturn:
     from snaprep.agent import operations  # noqa: PLC0415 (this module is usable with any registry)
 
-    run(operations.REGISTRY, operations.ON_CLOSE, operations.ON_RENEW, code)
+    run(operations.REGISTRY, operations.ON_CLOSE, code)

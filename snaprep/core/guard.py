@@ -9,7 +9,7 @@ The executing process feeds events in, with the host's monotonic clock, and does
 * before it sends a statement that freezes, closes, quiesces or attaches: `Begins`; `refused` in the answer: do not;
 * when that statement has come back, well or not: `Returns`;
 * when its owner wants the database open, on the planned way as well as in an undo: `Wanted`;
-* when its owner is gone (end of file on its pipe): `OwnerGone`; when the engine is in trouble: `EngineFailed`;
+* when its owner is gone (end of file on its pipe): `OwnerGone`;
 * when it has done `THAW`, `OPEN`, `CUT` or `RESTART`: `DidIt`, with `ok`;
 * when `wake_at_s` has passed: `Tick`.
 
@@ -65,13 +65,6 @@ class Returns:
 
 
 @dataclass(frozen=True, slots=True)
-class Renews:
-    """The owner lives and asks for more time."""
-
-    lease_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Wanted:
     """The owner wants the database thawed and open."""
 
@@ -79,11 +72,6 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class OwnerGone:
     """End of file on the owner's pipe."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFailed:
-    """The engine reported trouble, or its server ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +85,7 @@ class Tick:
     """Time has passed."""
 
 
-Event: TypeAlias = Begins | Returns | Renews | Wanted | OwnerGone | EngineFailed | DidIt | Tick
+Event: TypeAlias = Begins | Returns | Wanted | OwnerGone | DidIt | Tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +97,7 @@ class Guard:
     lease_until_s: float = 0.0
     in_flight: Work | None = None
     doing: Do | None = None  # handed out and not reported back
-    ending: bool = False  # lease passed, owner gone, wanted, or engine failed: take everything back
+    ending: bool = False  # lease passed, owner gone, or wanted: take everything back
     owner_gone: bool = False
     cut: bool = False
     patience_until_s: float | None = None
@@ -184,13 +172,9 @@ def _taken(guard: Guard, event: Event, now_s: float) -> Guard:
     """The guard with one event noted, before it thinks about what to do."""
     if isinstance(event, Returns):
         return replace(guard, in_flight=None, patience_until_s=None) if guard.in_flight is event.work else guard
-    if isinstance(event, Renews):
-        if guard.ending or now_s >= guard.lease_until_s:
-            return guard
-        return replace(guard, lease_until_s=now_s + event.lease_s)
     if isinstance(event, OwnerGone):
         return replace(guard, owner_gone=True, ending=True)
-    if isinstance(event, Wanted | EngineFailed):
+    if isinstance(event, Wanted):
         return replace(guard, ending=True)
     if isinstance(event, DidIt):
         return _did(guard, event, now_s)

@@ -13,11 +13,9 @@ from snaprep.core.guard import (
     Begins,
     DidIt,
     Do,
-    EngineFailed,
     Event,
     Guard,
     OwnerGone,
-    Renews,
     Returns,
     Tick,
     Wanted,
@@ -46,13 +44,13 @@ def test_a_planned_freeze_ends_when_it_is_wanted() -> None:
     assert after(*FROZEN, (1, Wanted()), (1.1, DidIt(Do.THAW))).guard == Guard()
 
 
-@pytest.mark.parametrize("event", [Tick(), Wanted(), OwnerGone(), EngineFailed()])
+@pytest.mark.parametrize("event", [Tick(), Wanted(), OwnerGone()])
 def test_a_passed_lease_opens_the_gate(event: Event) -> None:
     """Whatever is heard of first after the lease, the gate is opened."""
     assert after(*GATED, (10.0, event)).do == (Do.OPEN,)
 
 
-@pytest.mark.parametrize("event", [OwnerGone(), EngineFailed(), Wanted()])
+@pytest.mark.parametrize("event", [OwnerGone(), Wanted()])
 def test_trouble_ends_the_gate_before_its_lease(event: Event) -> None:
     """An owner who is gone or an engine in trouble is not waited for."""
     assert after(*GATED, (2.0, event)).do == (Do.OPEN,)
@@ -64,12 +62,6 @@ def test_nothing_happens_within_the_lease() -> None:
     assert answer.do == ()
     assert answer.guard.wake_at_s == 10.0
     assert answer.guard.phase == "gated"
-
-
-def test_a_lease_can_be_renewed_only_while_it_lasts() -> None:
-    """A renewal moves the end, unless the end has passed."""
-    assert after(*GATED, (5, Renews(10))).guard.wake_at_s == 15
-    assert after(*GATED, (10, Renews(10))).do == (Do.OPEN,)
 
 
 def test_an_attach_in_flight_is_cut_and_waited_for() -> None:
@@ -188,10 +180,8 @@ def test_random_lives_keep_the_invariant() -> None:
             events: list[Event] = [
                 Begins(dice.choice(works), dice.choice([0.5, 5.0])),
                 Returns(dice.choice(works), ok=dice.random() < 0.5),
-                Renews(5.0),
                 Wanted(),
                 OwnerGone(),
-                EngineFailed(),
                 Tick(),
                 DidIt(guard.doing, ok=dice.random() < 0.5) if guard.doing else Tick(),
             ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from snaprep.agent.serve import Cancelled, Progress
 from snaprep.core.errors import Stale
 from snaprep.core.volume import Point
 
-_renewed = threading.Event()
 _closed: list[str] = []
 
 
@@ -100,4 +98,4 @@ REGISTRY = {
 
 
 def main(code: str | None = None) -> None:
-    serve.run(REGISTRY, [_close], [_renewed.set], code)
+    serve.run(REGISTRY, [_close], code)
