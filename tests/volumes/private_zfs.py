@@ -49,7 +49,7 @@ def _tmpfs(path: str) -> None:
 @contextlib.contextmanager
 def private_mounts() -> Iterator[None]:
     """What is mounted in the block is seen by nobody outside, and gone after it."""
-    folder = Path.cwd()
+    folder, root = Path.cwd(), os.open("/", os.O_RDONLY)
     before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
     try:
         _checked(_libc.unshare(_CLONE_NEWNS))
@@ -58,6 +58,9 @@ def private_mounts() -> Iterator[None]:
     finally:
         _checked(_libc.setns(before, _CLONE_NEWNS))
         os.close(before)
+        os.fchdir(root)  # entering a namespace ends a chroot: back into it
+        os.chroot(".")
+        os.close(root)
         os.chdir(folder)
 
 
