@@ -6,7 +6,7 @@ from snaprep.core.errors import Stopped
 from snaprep.engines.base import Quiesced
 from snaprep.engines.derby import gate, log
 from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, SqlError, SqlTimeout
-from snaprep.engines.derby.session import ADMIN, SPARE, InFlight, Session, told
+from snaprep.engines.derby.session import ADMIN, SPARE, InFlight, Session, files_told, told
 
 _FREEZE = "CALL SYSCS_UTIL.SYSCS_FREEZE_DATABASE()"
 _THAW = "CALL SYSCS_UTIL.SYSCS_UNFREEZE_DATABASE()"
@@ -20,6 +20,7 @@ class Halt:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._ready: DerbyClient | None = None  # the client on which the thaw stands prepared
+        self._flushed: log.LogPosition | None = None  # where the log ended when nothing was dirty
 
     def ready_to_thaw(self) -> None:
         """Two connections with the thaw prepared and run once, before anything is frozen."""
@@ -63,8 +64,15 @@ class Halt:
             self.session.client.execute(self.session.admin(), _THAW, deadline_s=10)
 
     def checkpoint(self) -> None:
+        """Flush what is dirty; nothing is when the log has not moved since the last time."""
+        with files_told():
+            end = log.log_end(self.session.directory / "log")
+        if end == self._flushed:
+            return
         with told("checkpoint-failed", "the checkpoint failed"):
             self.session.client.execute(self.session.admin(), _CHECKPOINT, deadline_s=60)
+        with files_told():
+            self._flushed = log.log_end(self.session.directory / "log")
 
     def gate_prepare(self) -> None:
         """Store the gate's former values while clients still work, and flush what a shutdown would have to."""

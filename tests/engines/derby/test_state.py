@@ -1,4 +1,4 @@
-"""Looking at a database on a real server, without changing what it does."""
+"""Looking at a database on a real server, and flushing it, without doing more than is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from snaprep.core.model import EngineState
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby import files
+from snaprep.engines.derby import files, log
 from snaprep.engines.derby.client import DerbyClient, SqlError
 from snaprep.engines.derby.host import DerbyHost
 from tests.engines.derby.server import CLIENT_JARS, Server
@@ -71,5 +71,23 @@ def test_a_copy_that_somebody_opened_is_let_go_of(server: Server, client: DerbyC
         assert host.facts().state is EngineState.PRIMARY
         host.let_go()
         assert files.locked_by(copy) is None
+    finally:
+        host.close()
+
+
+def test_what_is_flushed_is_not_flushed_again(server: Server, client: DerbyClient) -> None:
+    """A second checkpoint is asked for only when something was written since the first."""
+    client.open("bank", server.url("bank", ";create=true"), "app", "x", 60)
+    client.execute("bank", "CREATE TABLE T (id INT)", deadline_s=30)
+    logs = server.database("bank") / "log"
+    host = looker(server, replica="nowhere")
+    try:
+        host.halt.checkpoint()
+        first = log.checkpoint(logs)
+        host.halt.checkpoint()
+        assert log.checkpoint(logs) == first
+        client.execute("bank", "INSERT INTO T VALUES (1)", deadline_s=30)
+        host.halt.checkpoint()
+        assert log.checkpoint(logs) > first
     finally:
         host.close()
