@@ -242,9 +242,8 @@ class Run:
             try:
                 done, taken_s = ship.ship(context, parcel, memory.taken_s)
             except SnaprepError:
-                if parcel.resume is not None:  # what came in meanwhile has another token
-                    tokens = (*memory.history.failed_tokens, parcel.resume.token)
-                    memory.history = replace(memory.history, failed_tokens=tokens)
+                if parcel.resume is not None:
+                    memory.history = memory.history.without_token(parcel.resume.token)
                 raise
         self.journal.append("round", **fields_of(done))
         history = memory.history

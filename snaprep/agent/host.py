@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from snaprep.agent import keys, locks, pipe
+from snaprep.agent import keys, locks, pipe, process
 from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.serve import login_user
 from snaprep.agent.streams import Streams
@@ -105,7 +105,7 @@ class AgentHost:
         spec, guarded = self.spec, self.guarded()
         return HostFacts(
             name=spec.name,
-            boot_id=_boot_id(),
+            boot_id=process.boot_id(),
             clock_s=time.time(),
             volume=self.volume.facts(),
             engine=self.engine.facts(guarded),
@@ -119,7 +119,7 @@ class AgentHost:
     def rests(self) -> Rests:
         """What actions rest on, as it is now: as few processes as there can be."""
         marks = self.volume.marks(self.spec.dataset, MARKS)
-        return Rests(boot_id=_boot_id(), import_id=self.volume.import_id(), marks=marks)
+        return Rests(boot_id=process.boot_id(), import_id=self.volume.import_id(), marks=marks)
 
     def give_to(self, image: str, owner: str) -> None:
         """Give the files of a copy to "user:group", by name; nothing to do when none is named."""
@@ -175,7 +175,3 @@ def from_spec(spec: HostSpec) -> AgentHost:
     if spec.volume != "zfs":
         raise UsageError("unknown-volume", f"there is no volume {spec.volume}", hint="zfs")
     return AgentHost(spec)
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -145,8 +145,7 @@ def _unfit(facts: Facts, host: HostFacts) -> Refuse | None:
 
 def _copy_never_promoted(host: HostFacts) -> bool:
     """Marked as a replica and not open: nobody has made it a primary."""
-    marked = host.live is not None and host.live.properties.get("serves") == "replica"
-    return marked and host.engine.state not in OPEN_STATES
+    return host.claims_replica and host.engine.state not in OPEN_STATES
 
 
 def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
@@ -185,7 +184,7 @@ def _clear_live(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     """A live image on the target that is no replica of ours is set aside before anything is received."""
     target = facts.host(roles.target)
     live = target.live
-    if live is None or live.properties.get("serves") == "replica":
+    if live is None or target.claims_replica:
         return None
     if live.role is ImageRole.FOREIGN and not policy.isolate_foreign and not _looks_empty(target, live):
         return Refuse(error=foreign(facts, target, live))

@@ -6,7 +6,7 @@ ones it rests on, and the agent checks them again when it acts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -126,6 +126,11 @@ class HostFacts:
         return bool(self.live and self.live.properties.get("serves") == "primary")
 
     @property
+    def claims_replica(self) -> bool:
+        """The live image was made as a replica's, and nobody has promoted it."""
+        return bool(self.live and self.live.properties.get("serves") == "replica")
+
+    @property
     def has_database(self) -> bool:
         return self.engine.state is not EngineState.ABSENT or bool(self.live and self.live.properties.get("serves"))
 
@@ -213,6 +218,10 @@ class History:
     refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done
     settled: bool = False
     verified: bool = False
+
+    def without_token(self, token: str) -> History:
+        """The stream of this token could not be gone on with; what came in meanwhile has another."""
+        return replace(self, failed_tokens=(*self.failed_tokens, token))
 
 
 __all__ = [

@@ -61,8 +61,7 @@ def opened_copy(host: HostFacts) -> bool:
     Nobody but snaprep can have been let in, so it is shut down and replaced like any replica that broke. Derby makes
     one of a replica that ends in the moment in which somebody looks at it: the first session that comes boots it.
     """
-    marked = host.live is not None and host.live.properties.get("serves") == "replica"
-    return marked and stands_apart(host) and host.engine.state is EngineState.GATED
+    return host.claims_replica and stands_apart(host) and host.engine.state is EngineState.GATED
 
 
 def takes_sessions(host: HostFacts) -> bool:
@@ -94,9 +93,7 @@ def may_serve(host: HostFacts) -> bool:
         return False
     if host.engine.state in OPEN_STATES and not stands_apart(host):
         return True
-    if not host.has_database:
-        return False
-    return not (host.live is not None and host.live.properties.get("serves") == "replica")
+    return host.has_database and not host.claims_replica
 
 
 def serving(facts: Facts) -> str:

@@ -120,14 +120,14 @@ def _replication(source: HostFacts | None, target: HostFacts | None) -> str:
         return f"{target.name} replays what {source.name} sends"
     if target.engine.state in REPLICA_STATES:
         return f"broken: {target.name} is {target.engine.state}, but {source.name} does not send; `snaprep rebuild`"
-    if target.live is not None and target.live.properties.get("serves") == "replica":
+    if target.claims_replica:
         return f"broken: {target.name} holds a replica that does not run; `snaprep rebuild`"
     return f"none: {target.name} is no replica of {source.name}"
 
 
 def _host_status(host: HostFacts, newest: int) -> HostStatus:
     """`newest` is the newest generation that either host claims: an older primary is none any more."""
-    role = "replica" if host.live is not None and host.live.properties.get("serves") == "replica" else "other"
+    role = "replica" if host.claims_replica else "other"
     if host.engine.state in REPLICA_STATES:
         role = "replica"
     elif takes_sessions(host) or (host.claims_primary and host.claimed_generation == newest):

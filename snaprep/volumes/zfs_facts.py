@@ -21,8 +21,8 @@ READ = (
     "usedbysnapshots", "userrefs", PAIR, HELD,
 )  # fmt: skip
 READ_POINT = ("guid", "createtxg", "userrefs", HELD)
-_PARTIAL = "receive_resume_token"
-READ_IF_WRITTEN = ("written", _PARTIAL)
+PARTIAL = "receive_resume_token"
+READ_IF_WRITTEN = ("written", PARTIAL)
 # Native properties that change how a database performs or how large its deltas are, so a copy should have them too.
 TUNING = frozenset(
     {
@@ -124,7 +124,7 @@ def _image(name: str, root: str, children: Sequence[str], pair: str, reading: Re
         tuning={p: v.text for p, v in sorted(reading.local.get(name, {}).items()) if p in TUNING},
         fragments=fragments,
         strangers=tuple(sorted(p for p in below if p not in children)),
-        partial=next((partial(t, alone=not parts) for d in every if (t := text_of(rows, d, _PARTIAL))), None),
+        partial=next((partial(t, alone=not parts) for d in every if (t := text_of(rows, d, PARTIAL))), None),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from snaprep.agent import process
 from snaprep.core.errors import SnaprepError, UsageError
 from snaprep.core.volume import Image, ImageRole
 from snaprep.volumes import zfs_facts, zfs_guard, zfs_mounts
@@ -13,7 +14,6 @@ from snaprep.volumes.zfs_command import COMMAND_S, get, get_local, zfs
 from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, ROLE, Reading, Rows, is_marked
 
 _FUSE_SOCKET = Path("/run/zfs/zfs_socket")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MARKS = (PAIR, ROLE, CREATED)
 
 
@@ -118,7 +118,7 @@ def half_made(layout: Layout, image: str) -> bool:
 
 def import_id(pool: Mapping[str, str]) -> str:
     """Changes with a boot, and with an import where ZFS counts those; zfs-fuse imports when its daemon starts."""
-    boot_id = _BOOT_ID.read_text().strip()
+    boot_id = process.boot_id()
     if "load_guid" in pool:
         return f"{boot_id}:{pool['load_guid']}"
     try:

@@ -112,7 +112,7 @@ def seal(layout: Layout, image: str, rows: Rows, tuning: Mapping[str, str]) -> N
 def discard_partial(layout: Layout, image: str) -> None:
     """Throw away the state of an interrupted receive (a stale resume token)."""
     every = existing(layout.datasets(image))
-    rows = get(["receive_resume_token"], every) if every else {}
+    rows = get([zfs_facts.PARTIAL], every) if every else {}
     for name in every:
-        if zfs_facts.text_of(rows, name, "receive_resume_token"):
+        if zfs_facts.text_of(rows, name, zfs_facts.PARTIAL):
             zfs("receive", "-A", name)

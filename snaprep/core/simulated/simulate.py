@@ -128,8 +128,7 @@ def _loop(run: _Run, abort_after: int | None) -> None:
         except SnaprepError as error:
             run.failures += 1
             if isinstance(action, Seed | Round) and action.resume is not None:
-                tokens = (*trace.history.failed_tokens, action.resume.token)
-                trace.history = replace(trace.history, failed_tokens=tokens)
+                trace.history = trace.history.without_token(action.resume.token)
             if run.failures > RETRIES:
                 trace.error = error.info
                 return

@@ -18,7 +18,7 @@ from snaprep.engines.derby.client import ClientDied, ClientError, Pending, SqlEr
 from snaprep.engines.derby.log import LogPosition
 from snaprep.engines.derby.peer import Feeding, OutOfStep, PeerLost, PeerRefused
 from snaprep.engines.derby.peer_codec import NotDerby
-from snaprep.engines.derby.session import STEP_S, Session, files_told
+from snaprep.engines.derby.session import STEP_S, Session, answer_of, files_told
 
 MODE, SLAVE = "replication.slave.mode", "slavemode"
 NAME = "replication.slave.dbname"
@@ -80,11 +80,15 @@ class FedReplica:
         self._pending = self.session.begin(self._connection, str(self.directory), **attributes)
         while not self._listens():
             if time.monotonic() > ends:
-                raise Stopped("replica-not-armed", f"the replica does not listen: {self._said()}", hint=_SEE)
+                raise Stopped(
+                    "replica-not-armed", f"the replica does not listen: {answer_of(self._pending)}", hint=_SEE
+                )
             if self._pending.done():
                 # A server that has only just let go of the database refuses for a moment.
                 if not self._refused_for_now():
-                    raise Stopped("replica-not-armed", f"the replica does not listen: {self._said()}", hint=_SEE)
+                    raise Stopped(
+                        "replica-not-armed", f"the replica does not listen: {answer_of(self._pending)}", hint=_SEE
+                    )
                 time.sleep(_AGAIN_S)
                 self._pending = self.session.begin(self._connection, str(self.directory), **attributes)
             time.sleep(STEP_S)
@@ -112,15 +116,6 @@ class FedReplica:
         except (ClientDied, ClientError):
             return False
         return False
-
-    def _said(self) -> str:
-        if self._pending is None or not self._pending.done():
-            return "it says nothing"
-        try:
-            self._pending.wait(0)
-        except (SqlError, ClientDied, ClientError) as error:
-            return str(error)
-        return "it opened as an ordinary database"
 
     def connect(self, position: LogPosition, deadline_s: float = 10) -> Feeding:
         """Connect to the replica, which was booted with its log ending there.

@@ -12,7 +12,7 @@ from snaprep.engines.base import Quiesced
 from snaprep.engines.derby import files, log, sockets
 from snaprep.engines.derby.client import ClientDied, ClientError, Pending, SqlError, SqlTimeout
 from snaprep.engines.derby.halt import Halt
-from snaprep.engines.derby.session import ADMIN, STEP_S, InFlight, Session
+from snaprep.engines.derby.session import ADMIN, STEP_S, InFlight, Session, answer_of
 
 _LEAVES_S = 1.0  # a replica whose primary said stop goes by itself, within some 50 ms
 _SEE_REPLICA = "look at the replica's derby.log, and at the way between the two: docs/derby.md"
@@ -59,7 +59,7 @@ class Replication:
         ends = time.monotonic() + deadline_s
         while not self._listens():
             if self._armed.done() or time.monotonic() > ends:
-                raise Stopped("replica-not-armed", f"the replica does not listen: {self._said(self._armed)}")
+                raise Stopped("replica-not-armed", f"the replica does not listen: {answer_of(self._armed)}")
             time.sleep(STEP_S)
         _quicken(self.session.server_pid, local_port=self.session.spec.listen_port)
 
@@ -217,15 +217,6 @@ class Replication:
                 raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
         except (SqlTimeout, ClientDied) as error:
             raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
-
-    def _said(self, pending: Pending) -> str:
-        if not pending.done():
-            return "it says nothing"
-        try:
-            pending.wait(0)
-        except (SqlError, ClientDied, ClientError) as error:
-            return str(error)
-        return "it opened as an ordinary database"
 
 
 def _last_commit(logs: Path) -> log.LogPosition:

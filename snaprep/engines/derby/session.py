@@ -99,6 +99,17 @@ class Session:
         return True
 
 
+def answer_of(pending: Pending) -> str:
+    """What the boot of a replica, which is answered when its replication ends, has said so far."""
+    if not pending.done():
+        return "it says nothing"
+    try:
+        pending.wait(0)
+    except (SqlError, ClientDied, ClientError) as error:
+        return str(error)
+    return "it opened as an ordinary database"
+
+
 @contextlib.contextmanager
 def files_told() -> Iterator[None]:
     """Turn what is wrong with a database's files into an error of ours."""
