@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 from snaprep.agent import keys, locks, pipe, process
+from snaprep.agent.feeds import Feeds, under_way
 from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.serve import login_user
 from snaprep.agent.streams import Streams
 from snaprep.core.errors import SnaprepError, Stopped, UsageError
-from snaprep.core.model import HostFacts, RunInfo, recv_name
+from snaprep.core.model import EngineState, HostFacts, RunInfo, recv_name
 from snaprep.core.perform import MARKS, Rests
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost
@@ -29,6 +30,7 @@ class AgentHost:
         self.volume: Volume = ZfsVolume(pair=spec.pair, root=spec.dataset, children=spec.children)
         self.engine = DerbyHost(_with_replica_path(spec))
         self.streams = Streams()
+        self.feeds = Feeds(spec.pair, self.streams)
         self._guard: GuardProcess | None = None
         self._guarding = threading.RLock()
         self._locks: list[locks.Lock] = []
@@ -102,18 +104,21 @@ class AgentHost:
 
     def facts(self) -> HostFacts:
         """Everything that `decide` reads of this host."""
-        spec, guarded = self.spec, self.guarded()
+        spec, guarded, feed = self.spec, self.guarded(), under_way(self.spec.pair)
+        # A session that comes while a replica is taken down and booted for its feed would open it.
+        fed = EngineState.REPLICA if feed is not None and self.engine.replication.is_replica else ""
         return HostFacts(
             name=spec.name,
             boot_id=process.boot_id(),
             clock_s=time.time(),
             volume=self.volume.facts(),
-            engine=self.engine.facts(guarded),
+            engine=self.engine.facts(guarded or fed),
             live_name=spec.dataset,
             mountpoint=spec.mountpoint,
             owner=self.owner(),
             held_by=None if self.locked else locks.holder("pair", spec.pair),
             guarded=guarded,
+            feed=feed,
         )
 
     def rests(self) -> Rests:
@@ -157,6 +162,7 @@ class AgentHost:
         guard = self._guard
         if guard is not None:
             guard.close()
+        self.feeds.end()
         self.streams.close()
         self.engine.close()
         self.unlock()

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from snaprep.agent import check as checks
+from snaprep.agent import feed_steps as _feed_steps  # noqa: F401 (they register themselves)
 from snaprep.agent import locks, probe, process
 from snaprep.agent.host import AgentHost, from_spec
 from snaprep.agent.link import Way
 from snaprep.agent.serve import Cancelled, Progress
 from snaprep.agent.steps import invoke
 from snaprep.core.errors import ErrorInfo, SnaprepError, Stale, UsageError
-from snaprep.core.model import Checked, HostFacts, RunInfo
+from snaprep.core.model import Checked, FeedFacts, HostFacts, RunInfo
 from snaprep.core.perform import Performed, Rests, StepCall, StepDone, fill, undo_calls
 from snaprep.core.spec import HostSpec
 
@@ -125,6 +126,11 @@ def probe_end() -> bool:
     return heard
 
 
+def feed() -> FeedFacts | None:
+    """How far the feed of this agent is, or how it ended; asked beside everything else."""
+    return the_host().feeds.facts
+
+
 def commands() -> list[str]:
     """What a second terminal has said to the run that holds this host's lock."""
     return list(locks.collect(the_host().spec.pair))
@@ -187,6 +193,7 @@ REGISTRY: dict[str, Callable[..., object]] = {
         check,
         commands,
         configure,
+        feed,
         keep_journal,
         limit,
         link_aim,

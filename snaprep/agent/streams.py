@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from snaprep.agent import flow, keys, pump
 from snaprep.agent.link import Dialer, Link, Listener, StreamHeader, Way
+from snaprep.agent.pipe import HEADER, header_bytes
 from snaprep.agent.serve import login_user
 from snaprep.core.errors import SnaprepError, Stopped
 from snaprep.core.volume import Point
@@ -152,6 +153,33 @@ class Streams:
         if self._dialer is not None:
             self._dialer.prepare()
         return Sent(bytes=sent.bytes, seconds=sent.seconds, sha256=tuple(p.sha256 for p in sent.parts))
+
+    def feed_out(self, stream: str) -> Link:
+        """A link for a feed, both ways, over which its name was said. It is the caller's to close."""
+        header = StreamHeader(run=self.run, stream=stream, image="", parts=(), base_guid=None, head="feed", head_guid=0)
+        link = self._link()
+        try:
+            link.send(HEADER, header_bytes(header))
+        except SnaprepError:
+            link.close()
+            raise
+        return link
+
+    def feed_in(self, stream: str, cancelled: threading.Event, deadline_s: float) -> Link:
+        """On the target: the link on which this feed's name comes. Raises `link-lost` when none does."""
+        if self._listener is None:
+            raise Stopped("link-not-open", "this host was not told to listen")
+        until = time.monotonic() + deadline_s
+        while True:
+            try:
+                return self._listener.take(stream, deadline_s=_TAKE_TICK_S)
+            except SnaprepError as error:
+                if error.id != "link-lost" or cancelled.is_set() or time.monotonic() > until:
+                    raise
+
+    def pay(self, count: int) -> float:
+        """How long to wait after so many bytes, to keep to the limit. Seconds."""
+        return self._throttle.pay(count)
 
     def ready(self) -> None:
         """See the way open before it is needed in a hurry. Raises `link-lost` and its kin."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
+from snaprep.core.errors import ErrorInfo
 from snaprep.core.volume import Image, ImageRole, VolumeFacts
 
 
@@ -58,6 +59,44 @@ class Transactions:
     of_our_user: int = 0  # foreign sessions that log in as snaprep's user: the gate would not stop them
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptLog:
+    """Whether the engine keeps its log, and logs everything, so that a replica can be fed from it.
+
+    `since`: the position from which on that holds without a break; None when it does not, or nobody saw it begin.
+    """
+
+    wanted: bool = False  # on at the next start of the database
+    since: int | None = None
+    ours: bool = False  # a run switched it on, and `clean` switches it off
+    first: int = 0  # the oldest position that is still there
+    kept_bytes: int = 0  # what the engine itself would have let go of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedFacts:
+    """A feed, as one of its two hosts knows it. Positions are the engine's.
+
+    `lag_bytes` and `lag_s` are of what the replica has not received: a take-over would lack it. `delta_bytes` is what
+    it has not stored. The target knows neither.
+    """
+
+    stream: str
+    phase: Literal["waiting", "feeding", "finished", "failed"]
+    since_s: float  # this host's clock, as all times here
+    at_s: float
+    position: int = 0  # read at the source
+    sent: int = 0
+    received: int = 0
+    stored: int = 0
+    sent_bytes: int = 0
+    rate_bytes_per_s: float = 0.0
+    delta_bytes: int = 0
+    lag_bytes: int = 0
+    lag_s: float = 0.0
+    error: ErrorInfo | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     state: EngineState = EngineState.ABSENT
@@ -71,6 +110,7 @@ class EngineFacts:
     replicating: bool = False  # a live connection between primary and replica
     gate_saved: bool = False  # former values of a gate are stored in the database
     database_bytes: int = 0
+    kept_log: KeptLog | None = None  # None: it is not known without opening the database
     transactions: Transactions = field(default_factory=Transactions)
     note: str = ""  # what the engine said when something is wrong
 
@@ -98,6 +138,7 @@ class HostFacts:
     owner: str = ""  # "user:group" of the database's files, by name
     held_by: RunInfo | None = None
     guarded: str = ""  # what the guard keeps at present: "", "frozen", "gated"
+    feed: FeedFacts | None = None  # one that is on its way
     error: str = ""  # why this host told nothing; empty when it did
 
     @property
@@ -232,11 +273,13 @@ __all__ = [
     "EngineFacts",
     "EngineState",
     "Facts",
+    "FeedFacts",
     "Finding",
     "History",
     "HostFacts",
     "Image",
     "ImageRole",
+    "KeptLog",
     "Policy",
     "RoundDone",
     "RunInfo",

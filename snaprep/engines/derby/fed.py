@@ -30,19 +30,19 @@ _LEAVES_S = 10.0  # one that was told to stop goes by itself
 class FedReplica:
     """A database of a session's server as a replica of a feed: the session's own, unless another is named."""
 
-    def __init__(self, session: Session, directory: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, session: Session, directory: Path | None = None, port: int | None = None, address: str = "127.0.0.1"
+    ) -> None:
+        """`address` is where it listens: on loopback, unless a primary is to come by itself."""
         self.session = session
         self._directory = directory
         self.port = port or session.spec.listen_port
+        self.address = address
         self._pending: Pending | None = None
 
     @property
     def directory(self) -> Path:
         return self._directory or self.session.directory
-
-    @property
-    def address(self) -> str:
-        return self.session.spec.listen_address or "127.0.0.1"
 
     @property
     def _connection(self) -> str:

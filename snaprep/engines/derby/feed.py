@@ -7,7 +7,9 @@ where the feed goes on, after both hosts have shown that they hold the same log 
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +36,47 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedProgress:
-    """How far a feed is. Positions are instants; `delta_bytes` is what the replica has not stored yet."""
+    """How far a feed is. Positions are instants.
+
+    A replica keeps the last 100 KiB or less in memory: received, and not stored. `lag_bytes` and `lag_s` are of what it
+    has not received, and would lack in a take-over; `delta_bytes` is what it has not stored.
+    """
 
     read: int  # whole in the primary's files, and read
-    sent: int  # given to the replica
+    sent: int  # on its way to the replica
+    received: int  # given to the replica
     stored: int  # on the replica's disk
     sent_bytes: int
     delta_bytes: int
+    lag_bytes: int
+    lag_s: float
+
+
+class Clock:
+    """When the log was seen to go how far, which tells for how long a replica lacks what it lacks."""
+
+    _MOST = 10_000
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=self._MOST)
+
+    def note(self, end: int) -> None:
+        if not self._seen or end > self._seen[-1][1]:
+            self._seen.append((time.time(), end))
+
+    def lag_s(self, received: int) -> float:
+        """For how long there has been log behind this position: 0 when there is none, and else at least so long."""
+        while self._seen and self._seen[0][1] <= received:
+            self._seen.popleft()
+        if not self._seen:
+            return 0.0
+        begun_s = self._seen[0][0]
+        file = LogPosition.from_instant(received).file
+        if file < LogPosition.from_instant(self._seen[0][1]).file:  # closed before we looked
+            with contextlib.suppress(FileNotFoundError):
+                begun_s = min(begun_s, log.path_of(self._directory, file).stat().st_mtime)
+        return max(0.0, time.time() - begun_s)
 
 
 class FeedSource:
@@ -96,6 +132,14 @@ class FeedSource:
         """Whole log in the files that was not read yet. Raises `log-gap`."""
         with log_told():
             return self._begun.delta_bytes()
+
+    @property
+    def seen(self) -> LogPosition:
+        """How far the log goes, as of the last look at `delta_bytes`."""
+        return self._begun.seen
+
+    def clock(self) -> Clock:
+        return Clock(self._logs)
 
     def distance_bytes(self, since: int) -> int:
         """Bytes of log from a position up to what was read; it may be of a file that is gone: then up to its end."""

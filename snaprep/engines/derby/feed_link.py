@@ -30,6 +30,7 @@ _MOST_BYTES = GROUP_MOST_BYTES + (1 << 20)
 _READ_BYTES = 256 << 10
 _POLL_S = 0.02  # how long a caught-up source waits before it looks at the log again
 _REPORT_S = 0.5
+_TICK_S = 0.5  # how soon a wait notices that it was given up
 _SILENCE_S = 30.0
 _BOOT_S = 600.0  # a copy taken at work is redone first
 _HELLO, _AGREED, _READY, _LOG, _BEAT, _STORED, _END, _DONE, _FAILED = b"HARLBSEDX"
@@ -55,13 +56,26 @@ class Wire:
         self._frames: list[tuple[int, bytes]] = []
         self._ended = False
         self._heard_s = time.monotonic()
+        self._given_up = threading.Event()
+
+    def give_up(self) -> None:
+        """End whatever waits on this wire; from any thread."""
+        self._given_up.set()
+
+    def _must_go_on(self) -> None:
+        if self._given_up.is_set():
+            raise Stopped("feed-ended", "the feed was ended from this side", hint=_SEE_LINK)
 
     def send(self, kind: int, payload: bytes, *, stall_s: float = _SILENCE_S) -> None:
         """Raises `feed-link-lost` when the peer takes nothing for so long."""
         rest = memoryview(_HEAD.pack(bytes((kind,)), len(payload), zlib.crc32(payload)) + payload)
+        moved_s = time.monotonic()
         while rest:
-            readable, writable = self._wait(stall_s, write=True)
-            if not readable and not writable:
+            self._must_go_on()
+            readable, writable = self._wait(min(stall_s, _TICK_S), write=True)
+            if writable:
+                moved_s = time.monotonic()
+            elif time.monotonic() - moved_s >= stall_s:
                 raise _lost(f"the other host takes nothing for {stall_s:g} s")
             if readable:
                 self._take_in()  # its words must not pile up while ours wait
@@ -83,6 +97,7 @@ class Wire:
 
     def frames(self, timeout_s: float) -> list[tuple[int, bytes]]:
         """What has come, at the latest after the timeout. Raises `feed-link-lost`, or the error that the peer tells."""
+        self._must_go_on()
         if not self._frames and self._wait(timeout_s, write=False)[0]:
             self._take_in()
         found, self._frames = self._frames, []
@@ -97,7 +112,7 @@ class Wire:
         """Wait for one kind of frame; beats are stepped over. Raises `feed-link-lost`."""
         ends = time.monotonic() + deadline_s
         while time.monotonic() < ends:
-            found = self.frames(min(1.0, max(0.0, ends - time.monotonic())))
+            found = self.frames(min(_TICK_S, max(0.0, ends - time.monotonic())))
             for place, (got, payload) in enumerate(found):
                 if got == kind:
                     self._frames = found[place + 1 :] + self._frames
@@ -155,12 +170,22 @@ class Wire:
 class Sender:
     """The source's loop. `run` blocks; the other methods may be called from any thread meanwhile."""
 
-    def __init__(self, source: FeedSource, wire: Wire, report: Callable[[FeedProgress], None] | None = None) -> None:
+    def __init__(
+        self,
+        source: FeedSource,
+        wire: Wire,
+        report: Callable[[FeedProgress], None] = lambda _: None,
+        pay: Callable[[int], float] = lambda _: 0.0,
+    ) -> None:
+        """`report` hears how far it is; `pay` says how many seconds to wait after so many bytes."""
         self._source, self._wire = source, wire
-        self._report = report or (lambda _: None)
+        self._report, self._pay = report, pay
         self._asked = threading.Event()
         self._finish: tuple[Finish, int | None] | None = None
-        self._progress = FeedProgress(read=0, sent=0, stored=0, sent_bytes=0, delta_bytes=0)
+        self._clock = source.clock()
+        self._progress = FeedProgress(
+            read=0, sent=0, received=0, stored=0, sent_bytes=0, delta_bytes=0, lag_bytes=0, lag_s=0.0
+        )
 
     @property
     def progress(self) -> FeedProgress:
@@ -187,16 +212,18 @@ class Sender:
         self._wire.send(_AGREED, b"")
         self._wire.expect(_READY, _BOOT_S)
         at = hello.position
-        self._progress = replace(self._progress, read=at, sent=at, stored=at)
-        due_s = 0.0
+        self._progress = replace(self._progress, read=at, sent=at, received=at, stored=at)
+        due_s = free_s = 0.0
         while True:
-            piece = self._source.read()
+            paid = time.monotonic() >= free_s
+            piece = self._source.read() if paid else None
             if piece is not None:
                 self._wire.send(_LOG, struct.pack(">Q", piece.start.instant) + piece.data)
                 end = piece.end.instant
                 sent_bytes = self._progress.sent_bytes + len(piece.data)
                 self._progress = replace(self._progress, read=end, sent=end, sent_bytes=sent_bytes)
-            elif self._asked.is_set():
+                free_s = time.monotonic() + self._pay(len(piece.data))
+            elif paid and self._asked.is_set():
                 return self._end()
             self._hear(0.0 if piece is not None else _POLL_S)
             if time.monotonic() >= due_s:
@@ -208,12 +235,19 @@ class Sender:
     def _hear(self, timeout_s: float) -> None:
         for kind, payload in self._wire.frames(timeout_s):
             if kind == _STORED:
-                self._progress = replace(self._progress, stored=struct.unpack(">Q", payload)[0])
+                stored, received = struct.unpack(">QQ", payload)
+                self._progress = replace(self._progress, stored=stored, received=received)
 
     def _measure(self) -> None:
-        unread = self._source.delta_bytes
-        unstored = max(0, self._source.distance_bytes(self._progress.stored))
-        self._progress = replace(self._progress, delta_bytes=unread + unstored)
+        unread, now = self._source.delta_bytes, self._progress
+        unstored, unreceived = (max(0, self._source.distance_bytes(at)) for at in (now.stored, now.received))
+        self._clock.note(self._source.seen.instant)
+        self._progress = replace(
+            now,
+            delta_bytes=unread + unstored,
+            lag_bytes=unread + unreceived,
+            lag_s=self._clock.lag_s(now.received),
+        )
         self._report(self._progress)
 
     def _end(self) -> FeedProgress:
@@ -227,7 +261,7 @@ class Sender:
         if how is Finish.STOP and stored != self._source.position.instant:
             theirs = LogPosition.from_instant(stored)
             raise Stopped("log-ends-differ", f"the log ends at {self._source.position}, the replica's at {theirs}")
-        self._progress = replace(self._progress, stored=stored, delta_bytes=0)
+        self._progress = replace(self._progress, received=stored, stored=stored, delta_bytes=0, lag_bytes=0, lag_s=0.0)
         self._report(self._progress)
         return self._progress
 
@@ -265,7 +299,8 @@ class Player:
             self._target.attend()
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + _REPORT_S
-                self._wire.send(_STORED, struct.pack(">Q", self._target.stored().instant))
+                stored, received = self._target.stored().instant, self._target.feeding.sent.instant
+                self._wire.send(_STORED, struct.pack(">QQ", stored, received))
                 self._wire.must_not_be_silent()
 
     def _play(self, payload: bytes) -> None:

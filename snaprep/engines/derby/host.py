@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 
 from snaprep.agent import process
-from snaprep.core.errors import CheckFailed, Stopped, VerifyFailed
+from snaprep.core.errors import CheckFailed, Stale, Stopped, VerifyFailed
 from snaprep.core.model import REPLICA_STATES, EngineFacts, EngineState, Finding
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.base import Tail
-from snaprep.engines.derby import check, digest, files, log, sockets
+from snaprep.engines.derby import archive, check, digest, files, log, server, sockets
 from snaprep.engines.derby.client import SqlError
+from snaprep.engines.derby.fed import FedReplica
+from snaprep.engines.derby.feed import FeedSource, FeedTarget, log_told, settle_end
 from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.replication import Replication
 from snaprep.engines.derby.session import ADMIN, STEP_S, Session, files_told, told
@@ -90,6 +93,62 @@ class DerbyHost:
             self.replication.cut()
             time.sleep(STEP_S)
         self.halt.gate_open()
+
+    # -- the feed ----------------------------------------------------------------------------------------------
+
+    def feed_source(self) -> FeedSource:
+        """The log of this database, to be fed from. Raises `encrypted`, `durability-test`, `not-a-database`."""
+        return FeedSource(self.session.directory, self._server_version())
+
+    def feed_target(self, *, replication: bool) -> FeedTarget:
+        """The replica on this host, to be fed. It listens on loopback; with `replication` where its primary looks."""
+        address = self.spec.listen_address if replication else "127.0.0.1"
+        return FeedTarget(FedReplica(self.session, address=address), self._server_version())
+
+    def _server_version(self) -> str:
+        up = server.running(self.spec.port)
+        return up.version if up is not None else ""
+
+    def settled_end(self) -> int:
+        """Where the log of a copy ends that nobody has booted yet. Raises `log-damaged`."""
+        with log_told():
+            return settle_end(files.log_directory(self.session.directory)).instant
+
+    def must_go_on_from(self, position: int) -> None:
+        """A base whose log ends there can be fed. Raises `feed-base-old`: a new base is needed."""
+        kept = archive.state(self.session)
+        if kept.since is None or kept.since > position:
+            since = log.LogPosition.from_instant(kept.since) if kept.since is not None else "never"
+            what = f"the base ends at {log.LogPosition.from_instant(position)}; all of the log is there since: {since}"
+            raise Stale("feed-base-old", what, hint="a new base is made")
+
+    def keep_log(self, how: str) -> float:
+        """Have everything logged and all log kept, from the next restart on, by a bounce, or by an online backup.
+
+        Returns for how many seconds the database was away. Raises `archive-failed`, `archive-no-room`.
+        """
+        if how == "bounce":
+            return archive.bounce(self.session, self.halt)
+        if how == "backup":
+            self._backup()
+        else:
+            archive.ask_for(self.session)
+            archive.confirm(self.session)
+        return 0.0
+
+    def _backup(self) -> None:
+        """Derby switches the mode on at work only together with a backup; nobody needs the copy."""
+        database = self.session.directory
+        folder = database.with_name(f".{database.name}.backup")
+        archive.must_have_room(database, 2 * files.occupied_bytes(database))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        try:
+            owner = database.stat()
+            os.chown(folder, owner.st_uid, owner.st_gid)
+            archive.by_backup(self.session, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def restart_server(self, deadline_s: float = 60) -> None:
         """Run the configured command that restarts the server; the last resort when it has wedged."""

@@ -100,6 +100,11 @@ class LogReader:
         self._seen = end = LogPosition(end.file, log.file_end(self.directory, end.file, end.offset))
         return distance_bytes(self.directory, self.position, end, self._ends)
 
+    @property
+    def seen(self) -> LogPosition:
+        """How far the log goes, as of the last look at `delta_bytes`, or further when more was read."""
+        return max(self.position, self._seen)
+
     # -- reading -----------------------------------------------------------------------------------------------
 
     def _open(self, number: int) -> IO[bytes]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from snaprep.core.model import EngineFacts, EngineState, Transactions
-from snaprep.engines.derby import check, files, gate, log, sockets
+from snaprep.core.errors import SnaprepError
+from snaprep.core.model import EngineFacts, EngineState, KeptLog, Transactions
+from snaprep.engines.derby import archive, check, files, gate, log, sockets
 from snaprep.engines.derby.client import ClientDied, SqlError, SqlTimeout
 from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.replication import Replication
@@ -79,9 +80,24 @@ class State:
         return replace(
             base,
             state=EngineState.GATED if state.closed else EngineState.PRIMARY,
+            kept_log=self._kept_log(),
             gate_saved=state.saved,
             generation=int(stamped) if stamped else None,
             transactions=transactions,
+        )
+
+    def _kept_log(self) -> KeptLog | None:
+        """None when it cannot be seen."""
+        try:
+            found = archive.state(self.session)
+        except SnaprepError:
+            return None
+        return KeptLog(
+            wanted=found.wanted,
+            since=found.since,
+            ours=found.ours,
+            first=log.LogPosition(found.first_file, log.HEADER_BYTES).instant,
+            kept_bytes=found.kept_bytes,
         )
 
     def _refused_state(self, error: SqlError) -> EngineState:
