@@ -10,7 +10,7 @@ from snaprep.act.context import Context
 from snaprep.core.action import Refresh, Round, Seed
 from snaprep.core.errors import from_info
 from snaprep.core.lineage import Base
-from snaprep.core.model import RoundDone, recv_name
+from snaprep.core.model import Facts, RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
 from snaprep.core.report import RoundReport
 from snaprep.core.volume import Partial, Point, VolumeFacts
@@ -126,7 +126,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "guids": guids,
         "base_guid": base.point.guid if base else None,
         "base_name": f"{base.source_image}@{base.point.name}" if base else "",
-        "flags": send_flags(context),
+        "flags": send_flags(context.facts),
         "token": shipment.resume.token if shipment.resume else None,
     }
     landed: Mapping[str, Arg] = {"stream": stream, "image": image, "guids": guids}
@@ -194,9 +194,9 @@ def tuning(context: Context, sender: str) -> Mapping[str, str]:
     return live.tuning if live else {}
 
 
-def send_flags(context: Context) -> tuple[str, ...]:
+def send_flags(facts: Facts) -> tuple[str, ...]:
     """What both sides can, the same for the life of a pair."""
-    first, second = (h.volume for h in context.facts.hosts)
+    first, second = (h.volume for h in facts.hosts)
     assert isinstance(first, VolumeFacts)
     assert isinstance(second, VolumeFacts)
     return tuple(

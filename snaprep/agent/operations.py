@@ -47,6 +47,12 @@ def observe() -> HostFacts:
     return the_host().facts()
 
 
+def estimate(point: str, base_guid: int | None, flags: tuple[str, ...]) -> int:
+    """The size of the live image's stream up to a point, where the filesystem can say. Raises `base-missing`."""
+    host = the_host()
+    return host.volume.estimate_bytes(host.spec.dataset, point, base_guid, flags=flags)
+
+
 def lock(info: RunInfo, database: bool) -> None:  # noqa: FBT001 (decoded by name)
     """Take the locks of a run. Raises `locked`."""
     the_host().lock(info, database=database)
@@ -193,6 +199,7 @@ REGISTRY: dict[str, Callable[..., object]] = {
         check,
         commands,
         configure,
+        estimate,
         feed,
         keep_journal,
         limit,

@@ -1,6 +1,6 @@
 """Running other programs on this host: argv lists, no shell, a deadline on each, their words kept.
 
-Every command that ran can be shown as the line a person would have typed (`COMMANDS`, bounded), which is what
+Everything done to the host can be shown as the line a person would have typed (`COMMANDS`, bounded), which is what
 `--show-commands` prints.
 """
 
@@ -68,12 +68,17 @@ def environment() -> dict[str, str]:
     return env
 
 
+def noted(argv: list[str]) -> None:
+    """Show a command line for what is done without one."""
+    COMMANDS.append(shlex.join(argv))
+
+
 def run(argv: list[str], *, deadline_s: float, stdin: bytes = b"") -> Completed:
     """Run a program to its end.
 
     Raises CommandMissing, CommandTimeout, or CommandFailed when its status is not 0.
     """
-    COMMANDS.append(shlex.join(argv))
+    noted(argv)
     deadline_s = patient_s(deadline_s)
     try:
         done = subprocess.run(
@@ -101,7 +106,7 @@ def start(
 
     Raises CommandMissing.
     """
-    COMMANDS.append(shlex.join(argv))
+    noted(argv)
     try:
         return subprocess.Popen(
             argv, stdin=stdin, stdout=stdout, stderr=stderr, env=environment(), start_new_session=True,

@@ -134,7 +134,7 @@ def receive_begin(
     if partial == "discard":
         host.volume.discard_partial(image)
     programs = {
-        part: host.volume.open_receive(image, part, origin=origin, resumable=True, base_guid=base_guid, resumes=resumes)
+        part: host.volume.open_receive(image, part, origin=origin, base_guid=base_guid, resumes=resumes)
         for part in ("", *sorted(host.spec.children))
     }
     host.streams.receive_begin(stream, programs, lambda: host.volume.received(image, stream, tuning=tuning))

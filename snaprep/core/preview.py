@@ -33,11 +33,14 @@ STEPS_MAX = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured or is assumed. `first_delta_bytes`: what the first increment from the present base carries."""
+    """What was measured or is assumed. `full_bytes`: what a full stream carries; `first_delta_bytes`: what the first
+    increment from the present base does.
+    """
 
     link_bytes_per_s: float
     dirty_bytes_per_s: float
     hot_bytes: float | None = None
+    full_bytes: int | None = None
     first_delta_bytes: int | None = None
     freeze_ms: float = 60.0
     cutover_fixed_ms: float = FIXED_P50_MS
@@ -87,7 +90,8 @@ def _cost(action: Action, at: _Point, measured: Measured) -> PlannedStep:
     link = measured.link_bytes_per_s
     if isinstance(action, Seed):
         freeze_ms = measured.freeze_ms if action.freeze else 0.0
-        return _shipped(action, action.expected_bytes, link, freeze_ms)
+        size = action.expected_bytes if measured.full_bytes is None else measured.full_bytes
+        return _shipped(action, size, link, freeze_ms)
     if isinstance(action, Round):
         freeze_ms = measured.freeze_ms if action.freeze else 0.0
         return _shipped(action, _delta_bytes(at, action, measured), link, freeze_ms)

@@ -6,12 +6,26 @@ import time
 from dataclasses import dataclass, replace
 
 from snaprep.act.interpreter import Interpreter
+from snaprep.act.ship import send_flags
 from snaprep.control import Sink
 from snaprep.core import decide, lineage
-from snaprep.core.action import Action, Adopt, Cutover, Done, GiveUp, Refuse, Reopen, Round, Seed, SetAside, Verify
+from snaprep.core.action import (
+    Action,
+    Adopt,
+    Cutover,
+    Done,
+    GiveUp,
+    Refuse,
+    Reopen,
+    Roles,
+    Round,
+    Seed,
+    SetAside,
+    Verify,
+)
 from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.estimate import FIXED_P50_MS
-from snaprep.core.model import History, HostFacts, Policy, recv_name
+from snaprep.core.model import Facts, History, HostFacts, Policy, recv_name
 from snaprep.core.preview import Measured, PlannedStep, plan_steps
 from snaprep.core.recipe import Step
 from snaprep.core.report import Fact, Forecast, Plan, PlanStep
@@ -47,7 +61,7 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
         first = decide.decide_rebuild(facts, policy, replace(history, now_s=time.monotonic()))
         if isinstance(first, Refuse):
             return replace(known, error=first.error, hint=first.error.hint, facts=_facts(source, target, None))
-        seen = _look(session, sink, source, target)
+        seen = _look(session, sink, facts, roles)
     planned = plan_steps(facts, policy, _measured(seen, history))
     steps = tuple(shown for s in planned if (shown := _shown(s, seen)) is not None)
     cut = next((s for s in planned if isinstance(s.action, Cutover)), None)
@@ -78,6 +92,7 @@ class _Seen:
     link_bytes_per_s: float | None
     log_bytes_per_s: float | None
     dirty_bytes_per_s: float | None
+    full_bytes: int | None
     increment_bytes: int | None
     has_base: bool
 
@@ -88,6 +103,7 @@ def _measured(seen: _Seen, history: History) -> Measured:
     return Measured(
         link_bytes_per_s=seen.link_bytes_per_s or _LINK_GUESS,
         dirty_bytes_per_s=seen.dirty_bytes_per_s or (seen.log_bytes_per_s or 0.0) * _DIRTY_PER_LOG,
+        full_bytes=seen.full_bytes,
         first_delta_bytes=seen.increment_bytes,
         cutover_fixed_ms=good[(len(good) - 1) // 2] if good else FIXED_P50_MS,
     )
@@ -142,20 +158,23 @@ def _shown(step: PlannedStep, seen: _Seen) -> PlanStep | None:
     )
 
 
-def _look(session: Session, sink: Sink, source: HostFacts, target: HostFacts) -> _Seen:
+def _look(session: Session, sink: Sink, facts: Facts, roles: Roles) -> _Seen:
     """Look twice, and send throw-away bytes in between."""
+    source, target = facts.host(roles.source), facts.host(roles.target)
     began_s = time.monotonic()
     link = _link_rate(session, sink, source.name, target.name)
     time.sleep(max(0.0, _LOOK_S - (time.monotonic() - began_s)))
     again = session.host(source.name).call("observe", {}, HostFacts, deadline_s=40)
     took_s = time.monotonic() - began_s
-    increment, has_base = _increment(source, target)
+    base = _base(source, target)
+    size = _stream_bytes(session, source, base, send_flags(facts))
     return _Seen(
         link_bytes_per_s=link,
         log_bytes_per_s=_log_rate(source, again, took_s),
         dirty_bytes_per_s=_dirty_rate(source, again, took_s),
-        increment_bytes=increment,
-        has_base=has_base,
+        full_bytes=size if base is None else None,
+        increment_bytes=None if base is None else size,
+        has_base=base is not None,
     )
 
 
@@ -195,24 +214,34 @@ def _dirty_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | N
     return max(0, after.live.written_bytes - before.live.written_bytes) / took_s
 
 
-def _increment(source: HostFacts, target: HostFacts) -> tuple[int | None, bool]:
-    """What was written since the newest common point, where the filesystem can say; whether there is such a point."""
-    if source.volume is None or target.volume is None or source.live is None:
-        return None, False
-    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
-    newest = source.live.newest
-    if base is None or newest is None or newest.guid != base.point.guid:
-        return None, base is not None
-    return source.live.written_bytes, True
+def _base(source: HostFacts, target: HostFacts) -> lineage.Base | None:
+    assert source.volume is not None
+    assert target.volume is not None
+    if source.live is None:
+        return None
+    return lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
+
+
+def _stream_bytes(session: Session, source: HostFacts, base: lineage.Base | None, flags: tuple[str, ...]) -> int | None:
+    """What the first stream would carry now, where the filesystem can say: up to the newest snapshot by its estimate,
+    and what was written since.
+    """
+    assert source.volume is not None
+    live = source.live
+    newest = live.newest if live is not None else None
+    if live is None or newest is None or live.written_bytes is None:
+        return None
+    if base is not None and base.point.guid == newest.guid:
+        return live.written_bytes
+    if "estimate" not in source.volume.caps:
+        return None
+    args = {"point": newest.name, "base_guid": base.point.guid if base is not None else None, "flags": flags}
+    return session.host(source.name).call("estimate", args, int, deadline_s=40) + live.written_bytes
 
 
 def _facts(source: HostFacts, target: HostFacts, seen: _Seen | None) -> tuple[Fact, ...]:
-    assert source.volume is not None
     assert target.volume is not None
-    live = source.live
-    base = None
-    if live is not None:
-        base = lineage.common_base(source.volume, live, target.volume, recv_name(target.live_name))
+    live, base = source.live, _base(source, target)
     said = [
         Fact(label="now", what=f"{_size(live.referenced_bytes if live else 0)} in {source.live_name} on {source.name}"),
         Fact(label="target", what=f"{target.name}: {target.engine.state}, {_size(target.volume.free_bytes)} free"),

@@ -46,8 +46,8 @@ class Volume(Protocol):
     def release(self, image: str, point: str) -> None:
         """Release the pair's hold. Not held, or gone, is fine."""
 
-    def estimate_bytes(self, image: str, point: str, base_guid: int | None, *, flags: Sequence[str] = ()) -> int | None:
-        """The size of the stream, or None where the filesystem cannot say."""
+    def estimate_bytes(self, image: str, point: str, base_guid: int | None, *, flags: Sequence[str] = ()) -> int:
+        """About the size of the stream, where `caps` have the word `estimate`. Raises `base-missing`."""
 
     def written_bytes(self, image: str) -> int | None:
         """Bytes written since the newest snapshot, or None where the filesystem cannot say."""
@@ -73,14 +73,13 @@ class Volume(Protocol):
         part: str,
         *,
         origin: str | None,
-        resumable: bool,
         base_guid: int | None = None,
         resumes: bool = False,
     ) -> list[str]:
         """argv of the program that reads one part's stream into `image`; never mounts, never forces.
 
-        `resumable`: what has come in stays when the stream breaks, where that is possible. `resumes`: the stream goes
-        on with what stayed so. `origin` is the full name of the root's point that a new image starts from, for an
+        What has come in stays when the stream breaks, where that is possible; with `resumes` the stream goes on with
+        what stayed so. `origin` is the full name of the root's point that a new image starts from, for an
         increment whose base lives in another image; where it is None, `base_guid` says which point of `image` the
         increment continues. Raises `not-ours`, `recv-mounted`, and Stale when the base is not the newest point.
         """

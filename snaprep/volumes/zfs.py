@@ -1,4 +1,4 @@
-"""ZFS through the `zfs` command: a module in the kernel, or zfs-fuse.
+"""ZFS: a module in the kernel, or zfs-fuse; by the `zfs` command, and what `zfs_ops` says by the C library.
 
 A target receives into `ROOT.recv`, which nobody ever starts, and serves from a clone of it at `ROOT`. Why, and what it
 costs: docs/adr/0002-serve-from-a-clone.md. Nothing here ever uses `receive -F`, `destroy -r` or `destroy -R`.
@@ -27,20 +27,24 @@ from snaprep.volumes import (
     zfs_send,
     zfs_stream,
 )
-from snaprep.volumes.zfs_command import COMMAND_S, existing, get, get_local, zfs
+from snaprep.volumes.zfs_command import COMMAND_S, get, get_local, zfs
 from snaprep.volumes.zfs_errors import explain, stream_error
 from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, PREFIX, Rows, dataset, is_marked, number_of
 from snaprep.volumes.zfs_features import Features, parse_size, pool_properties, probe
 from snaprep.volumes.zfs_look import Layout
+from snaprep.volumes.zfs_ops import ZfsOps
+from snaprep.volumes.zfs_way import Choose, chosen
 
 
 class ZfsVolume:
     """The images of one pair on this host. `root` is the configured dataset, `children` its parts below it."""
 
-    def __init__(self, *, pair: str, root: str, children: Sequence[str] = ()) -> None:
+    def __init__(self, *, pair: str, root: str, children: Sequence[str] = (), choose: Choose = chosen) -> None:
         self.layout = Layout(pair, root, ("", *sorted(children)))
         self.pair = pair
         self._features: Features | None = None
+        self._choose = choose
+        self._ops: ZfsOps | None = None
 
     @property
     def features(self) -> Features:
@@ -52,6 +56,13 @@ class ZfsVolume:
     @property
     def caps(self) -> frozenset[str]:
         return self.features.caps
+
+    @property
+    def ops(self) -> ZfsOps:
+        """How snapshots are made, held and destroyed here, tried once. Raises what `features` raises."""
+        if self._ops is None:
+            self._ops = self._choose(self.layout.pool, self.features)
+        return self._ops
 
     # ---- looking
 
@@ -79,7 +90,8 @@ class ZfsVolume:
 
     def check(self, *, mountpoints: Sequence[str], as_target: bool) -> list[Finding]:
         """What could stop a run, and what other tools do here. Raises `volume-unavailable`."""
-        return zfs_check.findings(self.layout, self.facts(), mountpoints=mountpoints, as_target=as_target)
+        found = zfs_check.findings(self.layout, self.facts(), mountpoints=mountpoints, as_target=as_target)
+        return [*found, Finding("zfs-way", "ok", self.ops.way)]
 
     def outside(self, image: str, paths: Sequence[Path]) -> list[Finding]:
         """What of these paths the atomic snapshot of an image does not hold."""
@@ -110,8 +122,7 @@ class ZfsVolume:
     def snapshot(self, image: str, name: str) -> Point:
         """One atomic snapshot of all parts. Raises `no-space`, `unknown-dataset`, `snapshot-exists`."""
         every = self.layout.snapshots(image, name)
-        alone = len(every) == 1 or "multi" in self.caps
-        zfs("snapshot", *([] if alone else ["-r"]), "-o", f"{PAIR}={self.pair}", *(every if alone else every[:1]))
+        self.ops.snapshot(every, {PAIR: self.pair})
         return zfs_facts.point(every, self.pair, get(zfs_facts.READ_POINT, every))
 
     def hold(self, image: str, point: str) -> None:
@@ -119,23 +130,14 @@ class ZfsVolume:
 
         `zfs holds` does not work everywhere, so the snapshot remembers in a property that one of its holds is ours.
         """
-        for snapshot in self.layout.snapshots(image, point):
-            try:
-                zfs("hold", self._tag, snapshot)
-            except SnaprepError as error:
-                if "tag already exists" not in error.info.what:
-                    raise
-            zfs("set", f"{HELD}={self.pair}", snapshot)
+        every = self.layout.snapshots(image, point)
+        self.ops.hold(self._tag, every)
+        zfs("set", f"{HELD}={self.pair}", *every)
 
     def release(self, image: str, point: str) -> None:
         """Release the pair's hold. Not held, or gone, is fine."""
-        for snapshot in self.layout.snapshots(image, point):
-            try:
-                zfs("release", self._tag, snapshot)
-                zfs("inherit", HELD, snapshot)
-            except SnaprepError as error:
-                if error.id != "unknown-dataset" and "no such tag" not in error.info.what:
-                    raise
+        if there := self.ops.release(self._tag, self.layout.snapshots(image, point)):
+            zfs("inherit", HELD, *there)
 
     @property
     def _tag(self) -> str:
@@ -149,11 +151,10 @@ class ZfsVolume:
         found, rows = self._our_point(image, point)
         for snapshot in found:
             zfs_guard.require_unheld(snapshot, rows)
-        for snapshot in found:
-            zfs("destroy", snapshot)
+        self.ops.destroy(found)
 
     def let_go(self, image: str, point: str) -> None:
-        """`release` and `destroy_point` with three processes: this stands in every round. Raises what those raise."""
+        """`release` and `destroy_point` with as little as there can be: this stands in every round."""
         found, rows = self._our_point(image, point)
         mine = [s for s in found if is_marked(rows, s, HELD, self.pair)]
         if any(number_of(rows, s, "userrefs") != int(s in mine) for s in found):
@@ -162,13 +163,12 @@ class ZfsVolume:
             self.destroy_point(image, point)
             return
         if mine:
-            zfs("release", self._tag, *mine)
+            self.ops.release(self._tag, mine)
         try:
-            for snapshot in found:
-                zfs("destroy", snapshot)
+            self.ops.destroy(found)
         except SnaprepError:
-            for snapshot in existing(mine):  # a mark without a hold would make another's hold look like ours
-                zfs("inherit", HELD, snapshot)
+            if left := self.ops.existing(mine):  # a mark without a hold would make another's hold look like ours
+                zfs("inherit", HELD, *left)
             raise
 
     def _our_point(self, image: str, point: str) -> tuple[list[str], Rows]:
@@ -181,17 +181,13 @@ class ZfsVolume:
 
     # ---- streams
 
-    def estimate_bytes(self, image: str, point: str, base_guid: int | None, *, flags: Sequence[str] = ()) -> int | None:
-        """The size of the stream, or None where the filesystem cannot say."""
-        if "estimate" in self.caps:
-            streams = self.open_send(image, point, base_guid, flags=flags)
-            said = [zfs_command.program(zfs_stream.dry(argv)) for _, argv in streams]
-            return sum(zfs_stream.parse_estimate(done.text) for done in said)
-        if base_guid is not None:
-            return None
-        every = self.layout.snapshots(image, point)
-        rows = get(["referenced"], every)
-        return sum(number_of(rows, s, "referenced") for s in every)
+    def estimate_bytes(self, image: str, point: str, base_guid: int | None, *, flags: Sequence[str] = ()) -> int:
+        """About the size of the stream, where the host can say: the cap `estimate`. Raises `base-missing`."""
+        base = None if base_guid is None else zfs_send.base(self.layout, self.caps, image, point, base_guid)
+        return sum(
+            self.ops.stream_bytes(snapshot, base and zfs_stream.part_of(base, part), flags)
+            for part, snapshot in zip(self.layout.parts, self.layout.snapshots(image, point), strict=True)
+        )
 
     def written_bytes(self, image: str) -> int | None:
         """Bytes written since the newest snapshot, or None where the filesystem cannot say."""
@@ -221,7 +217,10 @@ class ZfsVolume:
         base = base_name if base_name.startswith(f"{image}@") else None
         if base is None and base_guid is not None:
             base = zfs_send.base(self.layout, self.caps, image, point, base_guid)
-        return [(part, zfs_stream.send(image, point, base, part, flags)) for part in self.layout.parts]
+        return [
+            (part, zfs_stream.send(snapshot, base and zfs_stream.part_of(base, part), flags))
+            for part, snapshot in zip(self.layout.parts, self.layout.snapshots(image, point), strict=True)
+        ]
 
     def open_receive(
         self,
@@ -229,7 +228,6 @@ class ZfsVolume:
         part: str,
         *,
         origin: str | None,
-        resumable: bool,
         base_guid: int | None = None,
         resumes: bool = False,
     ) -> list[str]:
@@ -247,7 +245,6 @@ class ZfsVolume:
             image,
             part,
             origin=origin,
-            resumable=resumable,
             base_guid=None if resumes else base_guid,
         )
 
@@ -308,7 +305,7 @@ class ZfsVolume:
             except SnaprepError as error:
                 if error.id != "dataset-exists" or done:
                     raise
-                done = existing(self.layout.datasets(to))
+                done = self.ops.existing(self.layout.datasets(to))
                 self._require_half_made(image, point, to, done)
             if mountpoint is not None and not part:  # before the next part: its path is inside
                 zfs_command.mount_parts(to, {to: mountpoint})
@@ -328,10 +325,10 @@ class ZfsVolume:
 
     def rename(self, image: str, to: str) -> None:
         """Unmount and rename an image with its children. Raises `dataset-busy`, `dataset-exists`, `unknown-dataset`."""
-        if existing([to]):
+        if self.ops.existing([to]):
             raise SnaprepError("dataset-exists", f"{to} exists already")
         intent = zfs_guard.intent(self.pair)
-        rows = get([PAIR, intent], [*existing(self.layout.datasets(image)), self.layout.parent])
+        rows = get([PAIR, intent], [*self.ops.existing(self.layout.datasets(image)), self.layout.parent])
         if is_marked(rows, self.layout.parent, intent, image) and zfs_look.half_made(self.layout, image):
             zfs_receive.seal(self.layout, image, rows, {})
         zfs_command.unmount(image)
@@ -368,7 +365,7 @@ class ZfsVolume:
 
         Raises `not-ours`, `dataset-busy`, `point-held`, `has-dependents`. Gone already is fine.
         """
-        if not existing([image]):
+        if not self.ops.existing([image]):
             return
         rows, local = zfs_look.subtree(self.layout, image)
         zfs_guard.require_our_image(image, self.pair, rows, local)

@@ -90,6 +90,13 @@ def classify(stderr: str) -> Kind | None:
     return next((kind for kind in KINDS if kind.pattern.search(stderr)), None)
 
 
+def hint_of(id: str) -> str:
+    """What to do about an error, however it was found out."""
+    if id == "volume-timeout":
+        return "Does the pool answer? See `zpool status`."
+    return next((kind.hint for kind in KINDS if kind.id == id), "")
+
+
 def first_line(stderr: str) -> str:
     """The sentence for people: wrapped lines joined up to a usage text or a list of names."""
     lines: list[str] = []
@@ -105,7 +112,7 @@ def explain(error: CommandFailed, *, details: tuple[str, ...] = ()) -> SnaprepEr
     if isinstance(error, CommandMissing):
         return CheckFailed("volume-unavailable", str(error), hint="Install ZFS on this host.")
     if isinstance(error, CommandTimeout):
-        return SnaprepError("volume-timeout", str(error), hint="Does the pool answer? See `zpool status`.")
+        return SnaprepError("volume-timeout", str(error), hint=hint_of("volume-timeout"))
     return stream_error(error.stderr, error.status, details=details)
 
 

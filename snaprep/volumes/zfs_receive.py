@@ -19,7 +19,6 @@ def program(
     part: str,
     *,
     origin: str | None,
-    resumable: bool,
     base_guid: int | None,
 ) -> list[str]:
     """argv of the program that reads one part's stream. Raises as `ZfsVolume.open_receive` says.
@@ -43,7 +42,7 @@ def program(
         zfs("set", f"{zfs_guard.intent(layout.pair)}={image}", layout.parent)
     return zfs_stream.receive(
         name,
-        resumable=resumable and "resume" in caps,
+        resumable="resume" in caps,
         origin=zfs_stream.part_of(origin, part) if origin and new else None,
         properties=zfs_guard.sealed(layout.pair, part) if new and "properties" in caps else {},
     )

@@ -18,13 +18,13 @@ def options(properties: Mapping[str, str]) -> list[str]:
     return [word for name, value in properties.items() for word in ("-o", f"{name}={value}")]
 
 
-def send(image: str, point: str, base: str | None, part: str, flags: Sequence[str]) -> list[str]:
+def send(snapshot: str, base: str | None, flags: Sequence[str]) -> list[str]:
     """One part's stream. The base is named in full: it may live in the origin."""
-    increment = ["-i", part_of(base, part)] if base else []
-    return ["zfs", "send", *flags, *increment, f"{dataset(image, part)}@{point}"]
+    return ["zfs", "send", *flags, *(["-i", base] if base else []), snapshot]
 
 
 def receive(name: str, *, resumable: bool, origin: str | None, properties: Mapping[str, str]) -> list[str]:
+    """`resumable`: what has come in stays when the stream breaks."""
     chosen = options(properties)
     if origin:
         chosen += ["-o", f"origin={origin}"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from snaprep.core import preview
-from snaprep.core.action import Refuse
+from snaprep.core.action import Refuse, Seed
 from snaprep.core.model import EngineState, Facts, Policy, Transactions
 from snaprep.core.preview import Measured, PlannedStep, plan_steps
 from snaprep.core.simulated.look import facts_of
@@ -44,6 +44,12 @@ def test_it_counts_bytes_and_time() -> None:
     assert steps["Seed"].blocked_p50_ms == MEASURED.freeze_ms
     assert 0 < steps["Cutover"].step_bytes < 5_000_000
     assert steps["Cutover"].blocked_p50_ms < steps["Cutover"].blocked_p90_ms <= Policy().budget_ms
+
+
+def test_a_full_copy_is_what_was_estimated() -> None:
+    """The filesystem's estimate of a full stream comes before what the image refers to."""
+    first = plan_steps(facts_of(fresh_world()), Policy(), replace(MEASURED, full_bytes=150_000_000))
+    assert [s.step_bytes for s in first if isinstance(s.action, Seed)] == [150_000_000]
 
 
 def test_the_first_increment_is_what_was_estimated() -> None:

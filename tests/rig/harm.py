@@ -71,6 +71,24 @@ def kill_inside(host: Host, pid: int) -> None:
     host.run(["kill", "-9", str(pid)], check=False)
 
 
+def forget_target(pair: Pair, target: str) -> None:
+    """The target becomes a fresh host: a new disk in it."""
+    world = pair.world
+    host = world[target]
+    host.crash("derby")
+    names = host.zfs("list", "-H", "-t", "all", "-o", "name").splitlines()
+    for name in names:
+        if "@" in name:
+            host.zfs("release", "snaprep:bank", name, check=False)
+    for name in host.zfs("list", "-H", "-o", "name").splitlines():
+        if name.count("/") == 1:
+            host.zfs("destroy", "-R", name, check=False)
+    left = [name for name in host.zfs("list", "-H", "-o", "name").splitlines() if "/" in name]
+    if left:
+        raise RigError(f"{target} still has {left}")
+    host.start_derby()
+
+
 def strike(pair: Pair, running: Running, victim: str, phase: str, timeout_s: float = 60.0) -> None:
     """kill -9 of the victim when the phase begins. Database servers and sshd are started again at once, as an init
     system would do. Raises RigError when the phase does not come.

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tests.rig import check, workload
 from tests.rig.derby import ij
 from tests.rig.host import DERBY_PORT
-from tests.rig.node import RigError, end, inner_pid, patience_s, signal_inner, wait_until
+from tests.rig.node import Pace, RigError, end, inner_pid, patience_s, signal_inner, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -215,14 +215,14 @@ class Pair:
     def writers(
         self, *, rate: float = 200.0, writers: int = 4, hot: int | None = None, stall_ms: int = 3000
     ) -> Workload:
-        """Clients that know both hosts. `hot`: how many accounts they change."""
+        """Clients that know both hosts. `hot`: how many accounts they change. `rate` is at the hosts' pace."""
         return workload.start(
             self.world.operator,
             self.urls(),
             accounts=hot or self.bank.accounts,
             directory=self.home,
             writers=writers,
-            rate=rate,
+            rate=rate / Pace.slowness,
             stall_ms=round(patience_s(stall_ms)),
             user="app",
             password="app",

@@ -4,6 +4,7 @@ What was measured and which bounds held goes to stdout (with --json as one docum
 rebuild     rebuilds in a row, of a fresh, an outdated and a diverged target in turn, under load
 takeover    a primary killed under load, a take-over, a fail-back; again and again
 kills       kill -9 of each part of a run in each of its phases
+power       two machines; one of them loses its power at each of several places of a run, and boots again
 simulation  random histories against the decisions and recipes, in the model world
 """
 
@@ -19,6 +20,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.machines import power
+from tests.machines.world import Machines
 from tests.rig import aftermath, harm, measure
 from tests.rig.derby import create_bank
 from tests.rig.measure import Lost, Window
@@ -47,6 +50,7 @@ class Tally:
     cutover_s: list[float] = field(default_factory=list)
     predicted: list[tuple[float, float, float]] = field(default_factory=list)  # P50, P90, and what it was, in s
     takeover_s: list[float] = field(default_factory=list)
+    resume_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)  # commits in the median second of each lap
     lost: Lost = field(default_factory=Lost)
@@ -75,6 +79,7 @@ class Tally:
             "round_blocked_s": spread(self.round_s),
             "cutover_blocked_s": spread(self.cutover_s),
             "takeover_s": spread(self.takeover_s),
+            "resume_s": spread(self.resume_s),
             "longest_gap_s": spread(self.gaps_s),
             "predictions": [
                 {"p50_s": round(p50, 3), "p90_s": round(p90, 3), "blocked_s": round(real, 3), "held": real <= p90}
@@ -159,7 +164,7 @@ def soak_rebuild(runs: int, tally: Tally) -> None:
                 clients.stop()
             close_lap(pair, clients, tally, source, target, died)
             if number < runs:
-                forget_target(pair, target)
+                harm.forget_target(pair, target)
     tally.bound(f"lost: {tally.lost.document}", held=not (tally.lost.planned or tally.lost.unexplained))
     cutover_bounds(tally)
 
@@ -186,24 +191,6 @@ def close_lap(pair: Pair, clients: Workload, tally: Tally, source: str, target: 
     if differences := pair.replica_differences(source, target):
         tally.failures.append(f"rows differ: {differences}")
     say(f"    {len(acked)} commits, {rate:.0f} in the median second; lost {lost.document}; rows compared")
-
-
-def forget_target(pair: Pair, target: str) -> None:
-    """The target becomes a fresh host: a new disk in it."""
-    world = pair.world
-    host = world[target]
-    host.crash("derby")
-    names = host.zfs("list", "-H", "-t", "all", "-o", "name").splitlines()
-    for name in names:
-        if "@" in name:
-            host.zfs("release", "snaprep:bank", name, check=False)
-    for name in host.zfs("list", "-H", "-o", "name").splitlines():
-        if name.count("/") == 1:
-            host.zfs("destroy", "-R", name, check=False)
-    left = [name for name in host.zfs("list", "-H", "-o", "name").splitlines() if "/" in name]
-    if left:
-        raise RigError(f"{target} still has {left}")
-    host.start_derby()
 
 
 def soak_takeover(runs: int, tally: Tally) -> None:
@@ -251,6 +238,26 @@ def soak_kills(runs: int, tally: Tally) -> None:
     tally.bound(f"longest gap {worst_s:.1f} s <= {longest_s:g} s", held=worst_s <= longest_s)
 
 
+def soak_power(runs: int, tally: Tally) -> None:
+    """Both sides at every place, `runs` times over; machines that came through one cut have the next."""
+    left = list(power.SCENES * runs)
+    while left:
+        with Machines.start() as world:
+            pair = Pair(world, create_bank(world["db1"]))
+            while left:
+                side, place = left.pop(0)
+                try:
+                    cut = power.survive(pair, side, place)
+                except RigError as error:
+                    tally.failures.append(f"{side} in {place}: {error}")
+                    say(f"{side} in {place:<8} FAILED: {str(error)[:1000]}")
+                    break
+                tally.gaps_s.append(cut.gap_s)
+                tally.resume_s.append(cut.resume_s)
+                say(f"{side} in {place:<8} {cut.ended}; resumed in {cut.resume_s:.0f} s; gap {cut.gap_s:.0f} s")
+    tally.bound(f"{len(tally.resume_s)} cuts, nothing lost", held=not tally.failures)
+
+
 def soak_simulation(runs: int, tally: Tally) -> None:
     """More of the histories that the ordinary tests run too."""
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", HISTORIES]
@@ -263,6 +270,7 @@ SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
     "rebuild": (soak_rebuild, 20),
     "takeover": (soak_takeover, 10),
     "kills": (soak_kills, 1),
+    "power": (soak_power, 1),
     "simulation": (soak_simulation, 20_000),
 }
 

@@ -9,6 +9,10 @@ import pytest
 
 from snaprep.agent import process
 from snaprep.volumes.zfs import ZfsVolume
+from snaprep.volumes.zfs_features import Features
+from snaprep.volumes.zfs_ops import CommandOps, ZfsOps
+from snaprep.volumes.zfs_ops_library import LibraryOps
+from snaprep.volumes.zfs_way import Choose, chosen
 from tests.volumes.harness import Side
 from tests.volumes.private_zfs import in_kernel, kernel_zfs, make_pool, why_not, zfs_fuse
 
@@ -17,10 +21,12 @@ Make = Callable[..., Side]
 PATH_WITH_SPACE = "srv data"
 
 
-def zfs_side(folder: Path, name: str, *, children: tuple[str, ...], dataset: str, size_mib: int) -> Side:
+def zfs_side(
+    folder: Path, name: str, choose: Choose, *, children: tuple[str, ...], dataset: str, size_mib: int
+) -> Side:
     """A pool named after the side, and a volume for `dataset` in it. Nothing of the database exists yet."""
     make_pool(name, folder, size_mib)
-    volume = ZfsVolume(pair="p", root=f"{name}/{dataset}", children=children)
+    volume = ZfsVolume(pair="p", root=f"{name}/{dataset}", children=children, choose=choose)
 
     def raw(*words: str) -> str:
         return process.run(["zfs", *words], deadline_s=20).text
@@ -34,8 +40,22 @@ def zfs_side(folder: Path, name: str, *, children: tuple[str, ...], dataset: str
     return Side(name, volume, f"{name}/{dataset}", path, ("", *sorted(children)), create, raw)
 
 
-# Either what a machine's kernel has, or a daemon of one's own; where there is neither, the tests are skipped.
-@pytest.fixture(params=[pytest.param("openzfs" if in_kernel() else "zfs-fuse", marks=pytest.mark.zfs)])
+def by_command(pool: str, features: Features) -> ZfsOps:
+    del pool
+    return CommandOps(features.caps, "asked for")
+
+
+def by_library(pool: str, features: Features) -> ZfsOps:
+    del pool, features
+    return LibraryOps()
+
+
+# Either what a machine's kernel has, both ways, or a daemon of one's own; where there is neither, tests are skipped.
+KERNEL: dict[str, Choose] = {"openzfs-command": by_command, "openzfs-library": by_library}
+WAYS: dict[str, Choose] = KERNEL if in_kernel() else {"zfs-fuse": chosen}
+
+
+@pytest.fixture(params=[pytest.param(way, marks=pytest.mark.zfs) for way in WAYS])
 def make_side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Makes sides of one filesystem: `make_side(name, children=(...), dataset="my bank", size_mib=192)`."""
     if request.param == "zfs-fuse" and (reason := why_not()):
@@ -43,7 +63,8 @@ def make_side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     folder = tmp_path / "zfs"
 
     def make(name: str, *, children: tuple[str, ...] = (), dataset: str = "my bank", size_mib: int = 192) -> Side:
-        return zfs_side(folder, name, children=children, dataset=dataset, size_mib=size_mib)
+        choose = WAYS[request.param]
+        return zfs_side(folder, name, choose, children=children, dataset=dataset, size_mib=size_mib)
 
     with zfs_fuse(folder) if request.param == "zfs-fuse" else kernel_zfs(folder):
         yield make

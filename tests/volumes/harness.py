@@ -111,7 +111,7 @@ def ship(source: Side, target: Side, point: Point, *, image: str | None = None) 
     for part, argv in streams:
         stream = stream_bytes(argv)
         receive = target.volume.open_receive(
-            target.recv, part, origin=origin, resumable=False, base_guid=base.point.guid if base else None
+            target.recv, part, origin=origin, base_guid=base.point.guid if base else None
         )
         failed = feed(receive, stream)
         assert failed is None, failed

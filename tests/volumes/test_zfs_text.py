@@ -129,7 +129,7 @@ def test_versions_and_sizes_are_parsed() -> None:
 
 def test_command_lines() -> None:
     """Everything is argv: a space in a name stays in one word, and nothing forces."""
-    assert zfs_stream.send("a/my b", "x", "a/o.recv@y", "log", ["-L"]) == [
+    assert zfs_stream.send("a/my b/log@x", "a/o.recv/log@y", ["-L"]) == [
         "zfs", "send", "-L", "-i", "a/o.recv/log@y", "a/my b/log@x",
     ]  # fmt: skip
     received = zfs_stream.receive("b/r", resumable=True, origin="b/o@y", properties={"readonly": "on"})
