@@ -29,6 +29,7 @@ from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy, R
 from snaprep.core.volume import Image, ImageRole, Point
 
 STEPS_MAX = 100
+EMPTY_BYTES = 2048  # a stream with nothing in it: the header and the end of the smallest increment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ def _cost(action: Action, at: _Point, measured: Measured) -> PlannedStep:
         return _shipped(action, size, link, freeze_ms)
     if isinstance(action, Round):
         freeze_ms = measured.freeze_ms if action.freeze else 0.0
-        return _shipped(action, _delta_bytes(at, action, measured), link, freeze_ms)
+        return _shipped(action, max(EMPTY_BYTES, _delta_bytes(at, action, measured)), link, freeze_ms)
     if isinstance(action, Cutover):
         size = int(unique_bytes(_rates(measured), (at.since_base_s or 0.0) + decide.PREPARE_S))
         p50_ms = measured.cutover_fixed_ms + 1000 * size / link

@@ -114,6 +114,14 @@ def lzc_send_progress(snapname: Name, fd: int) -> tuple[int, int]:
     return written.value, visited.value
 
 
+def _receive(function: str, snapname: Name, props: Properties | None, origin: Name | None, *rest: object) -> None:
+    """A receive that gives nothing back; `rest` are C's arguments behind the origin."""
+    name, base = as_name(snapname), _optional(origin)
+    code = call(function, name, props or {}, base, *rest)
+    if code:
+        raise translate.receive(code, name, base)
+
+
 def lzc_receive(
     snapname: Name,
     fd: int,
@@ -136,10 +144,7 @@ def lzc_receive(
     >>> lzc.lzc_exists(b"tank/copy@monday")
     True
     """
-    name, base = as_name(snapname), _optional(origin)
-    code = call("lzc_receive", name, props or {}, base, force, raw, fd)
-    if code:
-        raise translate.receive(code, name, base)
+    _receive("lzc_receive", snapname, props, origin, force, raw, fd)
 
 
 def lzc_receive_resumable(
@@ -156,10 +161,7 @@ def lzc_receive_resumable(
     >>> with open("stream", "rb") as file:
     ...     lzc.lzc_receive_resumable(b"tank/copy@monday", file.fileno())
     """
-    name, base = as_name(snapname), _optional(origin)
-    code = call("lzc_receive_resumable", name, props or {}, base, force, raw, fd)
-    if code:
-        raise translate.receive(code, name, base)
+    _receive("lzc_receive_resumable", snapname, props, origin, force, raw, fd)
 
 
 def lzc_receive_with_header(
@@ -178,10 +180,7 @@ def lzc_receive_with_header(
     ...     header, record = lzc.receive_header(file.fileno())
     ...     lzc.lzc_receive_with_header(b"tank/copy@" + header["drr_toname"].split(b"@")[1], file.fileno(), record)
     """
-    name, base = as_name(snapname), _optional(origin)
-    code = call("lzc_receive_with_header", name, props or {}, base, force, resumable, raw, fd, bytes(begin_record))
-    if code:
-        raise translate.receive(code, name, base)
+    _receive("lzc_receive_with_header", snapname, props, origin, force, resumable, raw, fd, bytes(begin_record))
 
 
 class _Received:

@@ -58,7 +58,15 @@ def test_the_first_increment_is_what_was_estimated() -> None:
     facts = both(serving("a", point(1)), empty("b", recv))
     told = plan_steps(facts, Policy(), replace(MEASURED, first_delta_bytes=77_000_000))
     assert told[0].step_bytes == 77_000_000
-    assert plan_steps(facts, Policy(), MEASURED)[0].step_bytes == 0
+    assert plan_steps(facts, Policy(), MEASURED)[0].step_bytes == preview.EMPTY_BYTES
+
+
+def test_an_idle_database_is_cut_over() -> None:
+    """When nobody writes and the filesystem cannot estimate, the plan ends with a cutover all the same."""
+    recv = image("b/db.recv", ImageRole.RECV, point(1))
+    idle = replace(MEASURED, dirty_bytes_per_s=0.0, hot_bytes=None)
+    planned = names(plan_steps(both(serving("a", point(1)), empty("b", recv)), Policy(), idle))
+    assert planned[-4:] == ["Cutover", "Verify", "Settle", "Done"]
 
 
 def test_it_opens_gives_up_and_sets_aside() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from tests.machines import accelerator, image, recipe
 from tests.machines import guest as machine
@@ -54,7 +54,10 @@ def parts() -> tuple[Image, Accelerator]:
 
 
 class Machine(Host):
-    """A host under QEMU. `state` is its seed: a file of it changed after the first boot changes nothing."""
+    """A host under QEMU. `state` is its seed: a file of it changed after the first boot changes nothing.
+
+    Killing what `popen` returns kills the connection only: what runs inside ends when it notices.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Machine(Host):
         self.derby_uid = recipe.DERBY_UID
         self.daemons = {}
         self.guest = guest
+        self.slowness = guest.accelerator.slowness
         self.address = address
         self._operator = operator
         self._qemu: subprocess.Popen[bytes] | None = None
@@ -195,34 +199,11 @@ class Machine(Host):
             ["ssh", *SHARED_CONNECTION, self.name, command], cwd=f"{self._operator.env['HOME']}/.ssh"
         )
 
-    def popen(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
-        stdout: int | IO[bytes] | None = subprocess.PIPE,
-        stderr: int | IO[bytes] | None = subprocess.PIPE,
-        env: Mapping[str, str] | None = None,
-        cwd: str | Path | None = None,
-        user: str | None = None,
-    ) -> subprocess.Popen[bytes]:
-        """Killing the result kills the connection only: what runs inside ends when it notices."""
-        words = [*_setting(env), *argv]
-        return super().popen(words, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, user=user)
-
-    def run(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        check: bool = True,
-        stdin: str = "",
-        timeout_s: float = 60.0,
-        env: Mapping[str, str] | None = None,
-        cwd: str | Path | None = None,
-        user: str | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        words = [*_setting(env), *argv]
-        return super().run(words, check=check, stdin=stdin, timeout_s=patience_s(timeout_s), cwd=cwd, user=user)
+    def entered(
+        self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: str | Path | None, user: str | None
+    ) -> tuple[list[str], dict[str, str]]:
+        setting = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
+        return self.argv([*setting, *argv], cwd=cwd, user=user), self.env
 
     def ip(self, commands: str) -> subprocess.CompletedProcess[str]:
         return self.run(["ip", "-batch", "-"], stdin=commands, check=False)
@@ -301,7 +282,3 @@ class Machines(World):
 
 def _source_only(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if entry.name.endswith("__pycache__") else entry
-
-
-def _setting(env: Mapping[str, str] | None) -> list[str]:
-    return ["env", *(f"{name}={value}" for name, value in env.items())] if env else []

@@ -80,6 +80,7 @@ class Node:
         self.mounts = [list(step) for step in mounts]
         self.env = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", "HOME": "/root", **env}
         self.pid = 0  # of the first process, seen from outside; 0 while powered off
+        self.slowness = 1.0  # how much longer than they say its commands may take
         self._unshare: subprocess.Popen[bytes] | None = None
 
     @property
@@ -135,6 +136,12 @@ class Node:
         place = ["env", f"--chdir={cwd}"] if cwd is not None else []
         return [*enter, *become, *place, *map(str, argv)]
 
+    def entered(
+        self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: str | Path | None, user: str | None
+    ) -> tuple[list[str], dict[str, str]]:
+        """The command line that runs `argv` inside with `env` added, and the environment that it is started in."""
+        return self.argv(argv, cwd=cwd, user=user), {**self.env, **env}
+
     def ip(self, commands: str) -> subprocess.CompletedProcess[str]:
         """Runs `ip` commands in the network namespace only, so that they may name outside pids."""
         return subprocess.run(
@@ -160,13 +167,9 @@ class Node:
         """Starts `argv` inside. `kill()` on the result kills the program; for any other signal use
         `signal_inner`, because the pid of the result is that of `nsenter`.
         """
+        command, environment = self.entered(argv, env=env or {}, cwd=cwd, user=user)
         return subprocess.Popen(
-            self.argv(argv, cwd=cwd, user=user),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env={**self.env, **(env or {})},
-            start_new_session=True,
+            command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, start_new_session=True
         )
 
     def run(
@@ -183,14 +186,15 @@ class Node:
         """Runs `argv` inside and returns what it printed. Raises RigError when it fails (with `check`) or
         does not end within `timeout_s`; then it has been killed.
         """
+        command, environment = self.entered(argv, env=env or {}, cwd=cwd, user=user)
         try:
             done = subprocess.run(
-                self.argv(argv, cwd=cwd, user=user),
+                command,
                 input=stdin,
                 capture_output=True,
                 text=True,
-                timeout=timeout_s,
-                env={**self.env, **(env or {})},
+                timeout=timeout_s * self.slowness,
+                env=environment,
                 start_new_session=True,
                 check=False,
             )
