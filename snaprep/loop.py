@@ -52,6 +52,7 @@ _RETRY_PAUSE_S = 1.0
 _POLL_S = 0.5
 _FIGURES = re.compile(r"\d+")
 _PASSING = ("link-", "agent-died", "deadline", "stale", "host-unreachable", "not-a-replica", "base-missing")
+_LASTING = ("link-refused", "link-host-key")
 
 _UNSEEN_S = 60.0  # how long a run that has begun waits for a host that it can no longer reach
 _UNSEEN_PAUSE_S = 3.0
@@ -120,14 +121,15 @@ class Run:
     def _waits_for_a_host(self, facts: Facts, action: Action) -> bool:
         """A run that has begun does not end because a host cannot be reached for a moment."""
         memory = self.memory
-        unseen = [h for h in facts.hosts if h.error and self.session.has_met(h.name)]
+        unseen = [(h.name, h.error) for h in facts.hosts if h.error and self.session.has_met(h.name)]
         if not unseen:
             memory.unseen_since_s = None
         if not unseen or not isinstance(action, Refuse) or not self.session.acted or self.control.asked:
             return False
         if memory.unseen_since_s is None:
             memory.unseen_since_s = time.monotonic()
-            self.sink.note(f"{unseen[0].error}; trying to reach {unseen[0].name} again for {_UNSEEN_S:.0f} s")
+            name, why = unseen[0]
+            self.sink.note(f"{why.what}; looking at {name} again for {_UNSEEN_S:.0f} s")
         if time.monotonic() - memory.unseen_since_s > _UNSEEN_S:
             return False
         self.control.wait(_UNSEEN_PAUSE_S)
@@ -140,7 +142,8 @@ class Run:
             self.journal.append("failure", action=type(action).__name__, error=error.info)
             if self.control.asked and self._asked_for(error):
                 return  # observe once more, then end in order
-            if self.control.asked or not error.info.id.startswith(_PASSING) or self._tried_enough():
+            passing = error.info.id.startswith(_PASSING) and error.info.id not in _LASTING
+            if self.control.asked or not passing or self._tried_enough():
                 raise
             self.memory.failures += 1
             self.memory.failures_in_all += 1

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
+from snaprep.core.errors import ErrorInfo, SnaprepError, from_info, named
 from snaprep.core.model import Facts, HostFacts
 from snaprep.core.spec import Pair
 from snaprep.core.who import judged
@@ -16,7 +16,7 @@ _OBSERVE_S = 40.0
 
 
 def observe(session: Session) -> Facts:
-    """What both hosts say now. A host that cannot be reached tells why, in its `error`."""
+    """What both hosts say now. A host that cannot be reached, or looked at, tells why in its `error`."""
     first, second = session.pair.hosts
     with ThreadPoolExecutor(2) as pool:
         told = list(pool.map(lambda spec: _host_facts(session, spec.name, spec.dataset), (first, second)))
@@ -27,7 +27,7 @@ def _host_facts(session: Session, name: str, dataset: str) -> HostFacts:
     try:
         return session.host(name).call("observe", {}, HostFacts, deadline_s=_OBSERVE_S)
     except SnaprepError as error:
-        return HostFacts(name=name, live_name=dataset, error=f"{error.info.id}: {error.info.what}")
+        return HostFacts(name=name, live_name=dataset, error=named(error.info, name))
 
 
 def judge(session: Session, info: ErrorInfo) -> ErrorInfo:

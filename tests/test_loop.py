@@ -230,9 +230,7 @@ def test_a_host_that_never_answered_ends_at_once(reach: dict[str, list[Agent | S
     reach.update(a=[Agent("a", BEFORE.hosts[0])], b=[GONE])
     began_s = time.monotonic()
     with Session.open(PAIR) as session:
-        _, report = run_of(
-            session, lambda f, _p, _h: Refuse(error=ErrorInfo("host-unreachable", f.hosts[1].error, exit_code=30))
-        )
+        _, report = run_of(session, lambda f, _p, _h: Refuse(error=f.hosts[1].error or GONE.info))
     assert report.error is not None
     assert report.error.exit_code == 30
     assert time.monotonic() - began_s < 2

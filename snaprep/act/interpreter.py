@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
+from snaprep.core.errors import ErrorInfo, SnaprepError, from_info, named
 from snaprep.core.model import Facts
 from snaprep.core.perform import Performed, Rests, StepCall, StepDone, rests, to_call, undo_calls
 from snaprep.core.recipe import Recipe, stages
@@ -125,8 +125,8 @@ class Interpreter:
                 error = failure.info
             else:
                 self._note(outcome, call.host, performed)
-                if performed.failed is not None:
-                    error, undone = performed.failed.error, True
+                if performed.failed is not None and performed.failed.error is not None:
+                    error, undone = named(performed.failed.error, call.host), True
                     outcome.undone += [(call.host, s) for s in performed.undone]
         if not undone:  # unknown how far it got: its undo is fine to run
             finished.append((call.host, call.steps))

@@ -31,8 +31,8 @@ def question(facts: Facts, action: TakeOver) -> TakeOverQuestion:
     not_fenced = []
     if other.error:
         not_fenced.append(
-            f"{other.name} cannot be reached ({other.error}): if it lives behind a broken network, its clients may "
-            "still write there; its dataset is not mounted at its next boot"
+            f"{other.name} could not be looked at ({other.error.what}): if it lives behind a broken network, its "
+            "clients may still write there; its dataset is not mounted at its next boot"
         )
     elif other.engine.state not in OPEN_STATES and other.engine.server_up:
         not_fenced.append(f"{other.name} answers: its database is unmounted before {target.name} is promoted")

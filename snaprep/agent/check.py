@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from snaprep.agent import keys, locks, process
-from snaprep.agent.host import AgentHost
+from snaprep.agent.host import AgentHost, need_root
 from snaprep.agent.serve import login_user
 from snaprep.core.errors import SnaprepError
 from snaprep.core.model import Checked, Finding
@@ -72,9 +72,12 @@ def _agent() -> Iterator[Finding]:
     user = pwd.getpwuid(os.geteuid()).pw_name
     through = f", by sudo from {login_user()}" if login_user() != user else ""
     yield Finding("agent", "ok", f"Python {version} runs as {user}{through}")
-    if os.geteuid() != 0:
-        what = f"{user} may not mount datasets, nor see what the database's server has open"
-        yield Finding("privilege", "fail", what, 'log in as root, or set `become = "sudo"`')
+    yield from _told(_privilege)
+
+
+def _privilege() -> list[Finding]:
+    need_root()
+    return []
 
 
 def _programs() -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import threading
 import time
 from pathlib import Path
@@ -13,13 +14,20 @@ from snaprep.agent.feeds import Feeds, under_way
 from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.serve import login_user
 from snaprep.agent.streams import Streams
-from snaprep.core.errors import SnaprepError, Stopped, UsageError
+from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, UsageError
 from snaprep.core.model import EngineState, HostFacts, RunInfo, recv_name
 from snaprep.core.perform import MARKS, Rests
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost
 from snaprep.volumes.base import Volume
 from snaprep.volumes.zfs import ZfsVolume
+
+
+def need_root() -> None:
+    """Raises `privilege`."""
+    if os.geteuid() != 0:
+        what = f"{login_user()} may not mount datasets, nor see what the database's server has open"
+        raise CheckFailed("privilege", what, hint='log in as root, or set `become = "sudo"` in its section')
 
 
 class AgentHost:
@@ -103,7 +111,8 @@ class AgentHost:
     # -- facts ---------------------------------------------------------------------------------------------------
 
     def facts(self) -> HostFacts:
-        """Everything that `decide` reads of this host."""
+        """Everything that `decide` reads of this host. Raises `privilege`: an ordinary user would see half of it."""
+        need_root()
         spec, guarded, feed = self.spec, self.guarded(), under_way(self.spec.pair)
         # A session that comes while a replica is taken down and booted for its feed would open it.
         fed = EngineState.REPLICA if feed is not None and self.engine.replication.is_replica else ""

@@ -106,9 +106,9 @@ def check(as_target: bool, owner: str) -> Checked:  # noqa: FBT001 (decoded by n
     return checks.look(the_host(), as_target=as_target, owner=owner)
 
 
-def probe_link() -> float:
-    """On the source: open a connection on the way that was aimed, and hear the target's agent. Seconds it took."""
-    return the_host().streams.reach()
+def probe_link() -> None:
+    """On the source: hear the target's agent on the way to it. Raises `link-lost` and its kin."""
+    the_host().streams.reach()
 
 
 def probe_listen(nonce: str) -> None:

@@ -129,10 +129,11 @@ def classified(what: str, said: str) -> SnaprepError:
     elif "Permission denied" in said:
         id_, hint = "link-refused", "the target's sshd reads another AuthorizedKeysFile, or forbids this user's keys"
     elif "nobody listens for this run" in said:
-        id_, hint = "link-refused", "the target's agent is gone; run the command again"
+        id_, hint = "link-lost", "the target's agent is gone; run the command again"
     else:
         id_, hint = "link-lost", "check the network between the hosts; `resume` goes on where this stopped"
-    return SnaprepError(id_, what, hint=hint, details=tuple(said.splitlines()[-20:]))
+    lines = said.splitlines()[-20:]
+    return SnaprepError(id_, f"{what}; {lines[-1]}" if lines else what, hint=hint, details=tuple(lines[:-1]))
 
 
 def widen(fd: int) -> None:

@@ -108,11 +108,11 @@ class Streams:
         return self._listener.command
 
     def aim(self, way: Way) -> None:
-        """On the source: say where the target is, and open the first connection ahead."""
+        """On the source: say where the target is, and see that it can be reached. Raises `link-lost` and its kin."""
         if self._dialer is None:
             raise Stopped("link-not-open", "no key was made for this run")
         self._dialer.aim(way)
-        self._dialer.prepare()
+        self._dialer.ensure()
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -186,11 +186,9 @@ class Streams:
         if self._dialer is not None:
             self._dialer.ensure()
 
-    def reach(self) -> float:
-        """Open a connection to the target's agent, and let it go again. Seconds it took."""
-        began_s = time.monotonic()
+    def reach(self) -> None:
+        """See a connection to the target's agent stand, and let it go again."""
         self._link().close(well=True)
-        return time.monotonic() - began_s
 
     def _link(self) -> Link:
         if self._outlet is not None:

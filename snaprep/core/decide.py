@@ -38,7 +38,7 @@ from snaprep.core.model import (
     Policy,
     recv_name,
 )
-from snaprep.core.refusals import error, foreign, not_converging, other_pair, primary_answers
+from snaprep.core.refusals import error, foreign, not_converging, other_pair, primary_answers, unseen
 from snaprep.core.volume import Image
 from snaprep.core.who import describe, opened_copy, stands_apart, who
 
@@ -124,7 +124,7 @@ def _cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse 
 def _unfit(facts: Facts, host: HostFacts) -> Refuse | None:
     """What a host lacks in either role."""
     if host.error:
-        return Refuse(error=error("host-unreachable", 30, f"{host.name}: {host.error}", facts))
+        return Refuse(error=unseen(host.error, facts))
     if host.volume is None:
         return Refuse(error=error("volume-unavailable", 3, f"{host.name} has no snapshot storage to use", facts))
     if host.volume.store_health not in ("ONLINE", "DEGRADED"):
@@ -316,6 +316,8 @@ def decide_takeover(
         return Refuse(error=error("aborted", 11, "the run was ended as asked; nothing was taken over", facts))
     candidates = halfway or [h for h in reachable if _could_serve(h) and target in (None, h.name)]
     if not candidates:
+        if not reachable and (why := facts.hosts[0].error) is not None:
+            return Refuse(error=unseen(why, facts))
         what = "no reachable host holds a copy of this pair that could serve"
         return Refuse(error=error("no-replica", 3, what, facts, "", tuple(describe(h) for h in facts.hosts)))
     best = max(candidates, key=_standing)

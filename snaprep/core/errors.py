@@ -19,7 +19,7 @@ says who serves now, and a hint. The exit code is the safety state, not the caus
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -33,6 +33,11 @@ class ErrorInfo:
     hint: str = ""
     exit_code: int = 1
     details: tuple[str, ...] = field(default_factory=tuple)
+
+
+def named(info: ErrorInfo, host: str) -> ErrorInfo:
+    """What an agent says of "here", for readers who are elsewhere."""
+    return info if host in info.what else replace(info, what=f"{host}: {info.what}")
 
 
 class SnaprepError(Exception):

@@ -139,7 +139,7 @@ class HostFacts:
     held_by: RunInfo | None = None
     guarded: str = ""  # what the guard keeps at present: "", "frozen", "gated"
     feed: FeedFacts | None = None  # one that is on its way
-    error: str = ""  # why this host told nothing; empty when it did
+    error: ErrorInfo | None = None  # why this host told nothing; None when it did
 
     @property
     def live(self) -> Image | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from snaprep.core.action import Action, Adopt, GiveUp, Reopen, SetAside, TakeOver
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import Trend
@@ -12,6 +14,11 @@ from snaprep.core.who import serving
 
 def error(id: str, exit_code: int, what: str, facts: Facts, hint: str = "", details: tuple[str, ...] = ()) -> ErrorInfo:
     return ErrorInfo(id=id, what=what, serving=serving(facts), hint=hint, exit_code=exit_code, details=details)
+
+
+def unseen(why: ErrorInfo, facts: Facts) -> ErrorInfo:
+    """A host that tells nothing: its own reason, hint and code."""
+    return replace(why, serving=serving(facts))
 
 
 def foreign(facts: Facts, host: HostFacts, image: Image) -> ErrorInfo:

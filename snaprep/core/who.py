@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from snaprep.core.action import Roles
-from snaprep.core.errors import ErrorInfo
+from snaprep.core.errors import ErrorInfo, named
 from snaprep.core.model import OPEN_STATES, REPLICA_STATES, EngineState, Facts, HostFacts
 
 
@@ -18,11 +18,13 @@ def who(facts: Facts, wished_source: str | None = None) -> Roles | ErrorInfo:
     if wished_source is not None:
         return _roles(facts, wished_source)
     candidates = [h for h in facts.hosts if may_serve(h)]
+    if not candidates and (why := next((h.error for h in facts.hosts if h.error), None)) is not None:
+        return replace(why, serving=serving(facts))
     if not candidates:
         return ErrorInfo(
             id="no-database",
             what="neither host holds a database of this pair that could serve",
-            serving="nobody serves",
+            serving=serving(facts),
             hint="check `dataset` and `database` in snaprep.toml; for a first rebuild one host has the live database",
             exit_code=3,
             details=tuple(describe(h) for h in facts.hosts),
@@ -110,8 +112,10 @@ def serving(facts: Facts) -> str:
         return f"nobody serves: {halted[0].name} is {halted[0].engine.state}"
     if closed := _closed_to_us(facts):
         return f"{closed[0]} has its database open, but does not let snaprep in to look"
-    unseen = [h.name for h in facts.hosts if h.error]
-    return "nobody serves, as far as can be seen" + (f"; {unseen[0]} cannot be reached" if unseen else "")
+    unseen = [h for h in facts.hosts if h.error]
+    if len(unseen) == len(facts.hosts):
+        return f"not known: neither {unseen[0].name} nor {unseen[1].name} could be looked at"
+    return "nobody serves, as far as can be seen" + (f"; {unseen[0].name} could not be looked at" if unseen else "")
 
 
 _STANDS = frozenset({2, 30, 75})  # usage, a host out of reach, a lock: true whoever serves
@@ -139,7 +143,7 @@ def judged(info: ErrorInfo, facts: Facts, *, acted: bool) -> ErrorInfo:
 def describe(host: HostFacts) -> str:
     """One host's position, as a line under an error."""
     if host.error:
-        return f"{host.name}: {host.error}"
+        return f"{named(host.error, host.name).what} [{host.error.id}]"
     claim = "last known as primary" if host.claims_primary else "no mark of a primary"
     newest = host.live.newest if host.live else None
     snapshot = f", newest snapshot {newest.name}" if newest else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,8 +59,8 @@ def check(pair: Pair, policy: Policy, sink: Sink) -> CheckReport:
     )
 
 
-def _fail(error: SnaprepError) -> Finding:
-    return Finding(error.id, "fail", error.info.what, error.info.hint)
+def _fail(error: ErrorInfo) -> Finding:
+    return Finding(error.id, "fail", error.what, error.hint)
 
 
 def _size(number_bytes: int) -> str:
@@ -75,10 +76,9 @@ def _host(session: Session, facts: Facts, host: HostFacts, *, as_target: bool) -
     try:
         found = session.host(host.name).call("check", args, Checked, deadline_s=_CHECK_S)
     except SnaprepError as error:
-        return Checked((_fail(error),))
+        return Checked((_fail(error.info),))
     if host.error and not any(f.level == "fail" for f in found.findings):
-        id_, _, what = host.error.partition(": ")
-        return Checked((*found.findings, Finding(id_, "fail", what)), found.traits)
+        return Checked((*found.findings, _fail(host.error)), found.traits)
     return found
 
 
@@ -173,13 +173,14 @@ def _link(session: Session, facts: Facts, sender: str, receiver: str) -> Finding
     """A key made for this check lets the sender's agent reach the receiver's, as a run's would."""
     del facts
     try:
+        began_s = time.monotonic()
         session.link(sender, receiver, f"check-{secrets.token_hex(4)}", None)
-        took_s = session.host(sender).call("probe_link", {}, float, deadline_s=_CALL_S)
+        session.host(sender).call("probe_link", {}, type(None), deadline_s=_CALL_S)
     except SnaprepError as error:
-        told = "; ".join(error.info.details[-1:])
-        what = f"data cannot go from {sender} to {receiver}: {error.info.what}{': ' if told else ''}{told}"
+        what = f"data cannot go from {sender} to {receiver}: {error.info.what}"
         return Finding(error.id, "fail", what, error.info.hint)
-    return Finding("link", "ok", f"data can go from {sender} to {receiver} (connected in {took_s * 1000:.0f} ms)")
+    took_ms = 1000 * (time.monotonic() - began_s)
+    return Finding("link", "ok", f"data can go from {sender} to {receiver} (open after {took_ms:.0f} ms)")
 
 
 def _port(session: Session, facts: Facts, sender: str, receiver: str) -> Finding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from snaprep.control import Sink
 from snaprep.core import keep, lineage
 from snaprep.core.decide import attached
@@ -82,9 +84,9 @@ def _alarm(facts: Facts) -> ErrorInfo | None:
             exit_code=21,
             details=tuple(describe(h) for h in facts.hosts),
         )
-    reachable = [h for h in facts.hosts if not h.error]
-    if not reachable:
-        return ErrorInfo(id="host-unreachable", what=facts.hosts[0].error, serving="not known", exit_code=30)
+    reasons = [h.error for h in facts.hosts if h.error]
+    if len(reasons) == len(facts.hosts):
+        return replace(reasons[0], serving=serving(facts), details=tuple(map(describe, facts.hosts)))
     if not taking and not any(_idle(h) for h in facts.hosts):
         return ErrorInfo(
             id="nobody-serves",
@@ -109,7 +111,7 @@ def _warnings(facts: Facts) -> tuple[str, ...]:
         if host.live is not None and host.live.automounts and host.live.role is ImageRole.LIVE:
             said.append(f"{host.live.name} on {host.name} is mounted at boot, before its role is known")
         if host.error:
-            said.append(f"{host.name} told nothing: {host.error}")
+            said.append(f"{host.name} told nothing: {host.error.id}")
     return tuple(said)
 
 
@@ -149,7 +151,7 @@ def _host_status(host: HostFacts, newest: int) -> HostStatus:
         pinned_bytes=host.live.pinned_bytes if host.live else None,
         guarded=host.guarded,
         held_by=host.held_by,
-        error=host.error,
+        error=f"{host.error.id}: {host.error.what}" if host.error else "",
     )
 
 

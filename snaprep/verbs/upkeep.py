@@ -77,10 +77,11 @@ def _put_back(session: Session, facts: Facts, sink: Sink, report: Report) -> Rep
             notes.append(f"the replica on {host.name}, which has no primary, was stopped")
         tidied = interpreter.must((Step(host=host.name, op="tidy", deadline_s=60),)).results["tidy"]
         notes += [f"{host.name}: {line}" for line in tidied]
-    after = observe(session)
-    return replace(
-        report, state=RunState.ABORTED, serving=serving(after), notes=tuple(notes) or ("nothing had to be put back",)
-    )
+    report = replace(report, state=RunState.ABORTED, serving=serving(observe(session)), notes=tuple(notes))
+    if (why := next((h.error for h in facts.hosts if h.error), None)) is not None:
+        left = replace(why, hint=f"what a run has left there stays until `snaprep abort` reaches it; {why.hint}")
+        return replace(report, state=RunState.FAILED, error=judge(session, left), hint=left.hint)
+    return report if notes else replace(report, notes=("nothing had to be put back",))
 
 
 def _context(session: Session, policy: Policy, sink: Sink, facts: Facts) -> Context:

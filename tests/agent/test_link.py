@@ -245,7 +245,7 @@ def test_the_receiving_agent_is_killed(server: Sshd, tmp_path: Path) -> None:
         assert failing_send(link).id == "link-lost"
         with pytest.raises(SnaprepError) as caught:  # and nobody is there any more
             dialer.take()
-        assert caught.value.id == "link-refused"
+        assert caught.value.id == "link-lost"
         keys.withdraw(authorized)
     finally:
         agent.kill()

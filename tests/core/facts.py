@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from snaprep.core.action import Roles
+from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import EngineFacts, EngineState, Facts, History, HostFacts, RoundDone
 from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
 
@@ -48,6 +49,9 @@ def replica(name: str, *points: Point, **more: Any) -> HostFacts:  # noqa: ANN40
     )
     engine = EngineFacts(state=EngineState.REPLICA, server_up=True, replicating=True)
     return host(name, live, recv, **{"engine": engine, **more})
+
+
+NO_ROUTE = ErrorInfo("host-unreachable", "no route", exit_code=30)
 
 
 def host(name: str, *images: Image, **more: Any) -> HostFacts:  # noqa: ANN401

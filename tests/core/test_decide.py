@@ -23,11 +23,13 @@ from snaprep.core.action import (
     Verify,
 )
 from snaprep.core.decide import decide_rebuild, decide_refresh, decide_takeover, free_name
+from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import CutoverTried, EngineFacts, EngineState, Facts, History, HostFacts, Policy, Transactions
 from snaprep.core.volume import ImageRole, Partial
 from snaprep.core.who import serving as who_serves
 from tests.core.facts import (
     GIB,
+    NO_ROUTE,
     attached,
     both,
     empty,
@@ -159,13 +161,15 @@ def test_a_replica_without_a_common_point_is_not_done() -> None:
     assert isinstance(decide_rebuild(unmarked, POLICY, NEW), Seed)
 
 
+NOT_ROOT = ErrorInfo("privilege", "ada may not look", hint="log in as root", exit_code=3)
+
 # -- what stops it -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("source", "target", "id"),
     [
-        (serving("a"), host("b", error="no route"), "host-unreachable"),
+        (serving("a"), host("b", error=NO_ROUTE), "host-unreachable"),
         (serving("a"), empty("b", volume=None), "volume-unavailable"),
         (serving("a"), with_volume(empty("b"), store_health="FAULTED"), "pool-unhealthy"),
         (serving("a"), with_engine(empty("b"), server_up=False), "engine-down"),
@@ -179,6 +183,9 @@ def test_a_replica_without_a_common_point_is_not_done() -> None:
             "ambiguous-source",
         ),
         (empty("a"), empty("b"), "no-database"),
+        (empty("a"), host("b", error=NOT_ROOT, volume=None), "privilege"),
+        (serving("a"), host("b", error=NOT_ROOT, volume=None), "privilege"),
+        (host("a", error=NOT_ROOT, volume=None), host("b", error=NO_ROUTE, volume=None), "privilege"),
     ],
 )
 def test_it_refuses(source: HostFacts, target: HostFacts, id: str) -> None:
@@ -242,7 +249,7 @@ def test_what_a_dead_run_left_closed_is_opened(state: EngineState) -> None:
 def test_a_primary_that_runs_out_of_room_lives() -> None:
     """Under its floor the base is given up, even when the target cannot be reached."""
     full = with_volume(serving("a", point(1)), free_bytes=5)
-    action = decide_rebuild(both(full, host("b", error="no route")), POLICY, NEW)
+    action = decide_rebuild(both(full, host("b", error=NO_ROUTE)), POLICY, NEW)
     assert isinstance(action, GiveUp)
     assert (action.free_bytes, action.floor_bytes) == (5, GIB)
 
@@ -388,7 +395,7 @@ def test_cutovers_are_bounded() -> None:
 
 # -- taking over -------------------------------------------------------------------------------------------------------
 
-DEAD = host("a", error="no route", volume=None)
+DEAD = host("a", error=NO_ROUTE, volume=None)
 
 
 def alone(**engine: object) -> HostFacts:
@@ -408,6 +415,14 @@ def test_a_replica_takes_over_with_the_next_generation() -> None:
     assert action == TakeOver(target="b", generation=2, from_state="replica")
     done = decide_takeover(both(DEAD, serving("b", generation=2)), POLICY, History(settled=True))
     assert done == Done(serving="b")
+
+
+def test_two_hosts_that_tell_nothing_are_no_reason_to_look_for_a_replica() -> None:
+    """Their own words are the error, with their hint."""
+    silent = host("a", error=NOT_ROOT, volume=None), host("b", error=NOT_ROOT, volume=None)
+    action = decide_takeover(both(*silent), POLICY, NEW)
+    assert isinstance(action, Refuse)
+    assert action.error == replace(NOT_ROOT, serving="not known: neither a nor b could be looked at")
 
 
 def test_a_whole_primary_is_only_opened() -> None:
@@ -523,7 +538,7 @@ def test_a_refresh_makes_way_for_itself(role: ImageRole, allowed: bool, to: str)
     ("facts", "id"),
     [
         (both(empty("a"), empty("b")), "no-database"),
-        (both(serving("a"), host("b", error="no route")), "host-unreachable"),
+        (both(serving("a"), host("b", error=NO_ROUTE)), "host-unreachable"),
         (both(serving("a"), empty("b")), "no-replica"),
         (both(with_engine(serving("a", point(3)), replicating=True), replica("b", point(1))), "no-common-base"),
     ],

@@ -7,7 +7,7 @@ from dataclasses import replace
 from snaprep.core.keep import OnHost, given_up, isolated_images, keeping
 from snaprep.core.model import HostFacts
 from snaprep.core.volume import Image, ImageRole
-from tests.core.facts import AB, both, empty, host, image, point, replica, serving
+from tests.core.facts import AB, NO_ROUTE, both, empty, host, image, point, replica, serving
 
 
 def test_the_newest_common_point_is_held_and_older_ones_go() -> None:
@@ -106,7 +106,7 @@ def test_a_base_in_an_isolated_image_is_held() -> None:
 
 def test_nothing_goes_while_a_host_is_silent() -> None:
     """What a silent host holds is not known, so everything may still be needed."""
-    silent = host("b", volume=None, error="no route")
+    silent = host("b", volume=None, error=NO_ROUTE)
     assert keeping(both(serving("a", point(1)), silent), AB, "p") == keeping(both(silent, silent), AB, "p")
     assert isolated_images(both(silent, silent)) == ()
 

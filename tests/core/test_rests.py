@@ -8,7 +8,7 @@ import pytest
 
 from snaprep.core.model import HostFacts
 from snaprep.core.perform import Rests, rests
-from tests.core.facts import empty, serving
+from tests.core.facts import NO_ROUTE, empty, serving
 
 SEEN = Rests(boot_id="b", import_id="i", marks={"serves": "primary"})
 
@@ -37,4 +37,4 @@ def test_facts_say_what_to_rest_on() -> None:
     absent = rests(empty("a"))
     assert absent is not None
     assert absent.marks is None
-    assert rests(HostFacts(name="a", error="gone")) is None
+    assert rests(HostFacts(name="a", error=NO_ROUTE)) is None

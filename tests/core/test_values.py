@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from snaprep.core.errors import Aborted, ErrorInfo, SnaprepError, Stale, from_info
+from snaprep.core.errors import Aborted, ErrorInfo, SnaprepError, Stale, from_info, named
 from snaprep.core.model import HostFacts, Policy
 from snaprep.core.perform import Performed, StepDone, fill, to_call, undo_calls
 from snaprep.core.recipe import Arg, Ref, Step, calls, resolve, stages, undo_of, unresolved
@@ -123,3 +123,9 @@ def test_the_gate_lasts_as_long_as_budget_and_undo() -> None:
     """Unless it is said."""
     assert Policy(budget_ms=3000, undo_ms=500).gate_ms == 3500
     assert Policy(gate_lease_ms=7).gate_ms == 7
+
+
+def test_what_an_agent_says_is_told_with_its_name() -> None:
+    """Readers sit elsewhere: "this host" means nothing to them."""
+    assert named(ErrorInfo("no-java", "no java on this host"), "db2").what == "db2: no java on this host"
+    assert named(ErrorInfo("stale", "db2 was booted"), "db2").what == "db2 was booted"

@@ -11,7 +11,7 @@ from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts
 from snaprep.core.volume import ImageRole
 from snaprep.core.who import describe, judged, servers, serving, who
-from tests.core.facts import attached, both, empty, host, image, point, replica, with_engine, with_live
+from tests.core.facts import NO_ROUTE, attached, both, empty, host, image, point, replica, with_engine, with_live
 from tests.core.facts import serving as primary
 
 
@@ -97,8 +97,8 @@ def test_an_unknown_host_is_refused() -> None:
         (both(closed("a"), empty("b")), "a serves (idle: the first session opens the database)"),
         (both(closed("a", mounted_at=None), empty("b")), "nobody serves, as far as can be seen"),
         (
-            both(closed("a", mounted_at="/db.replica"), replace(empty("b"), error="no route")),
-            "nobody serves, as far as can be seen; b cannot be reached",
+            both(closed("a", mounted_at="/db.replica"), replace(empty("b"), error=NO_ROUTE)),
+            "nobody serves, as far as can be seen; b could not be looked at",
         ),
     ],
 )
@@ -110,9 +110,9 @@ def test_every_message_says_who_serves(facts: Facts, words: str) -> None:
 def test_what_is_open_where_no_client_looks_serves_nobody() -> None:
     """A take-over that died right after its promotion leaves an open copy at the replica's path."""
     apart = with_engine(replica("b", point(1)), state=EngineState.PRIMARY, replicating=False)
-    dead = replace(empty("a"), error="no route")
+    dead = replace(empty("a"), error=NO_ROUTE)
     assert servers(both(dead, apart)) == ()
-    assert serving(both(dead, apart)) == "nobody serves, as far as can be seen; a cannot be reached"
+    assert serving(both(dead, apart)) == "nobody serves, as far as can be seen; a could not be looked at"
     assert servers(both(primary("a"), apart)) == ("a",)
     roles = who(both(primary("a"), apart))
     assert isinstance(roles, Roles)
@@ -149,7 +149,7 @@ def test_the_code_of_an_error_is_the_state_that_was_found(
 
 def test_a_position_is_a_line() -> None:
     """What stands under an ambiguous answer."""
-    assert describe(replace(empty("b"), error="no route")) == "b: no route"
+    assert describe(replace(empty("b"), error=NO_ROUTE)) == "b: no route [host-unreachable]"
     assert describe(empty("b")) == "b: absent, generation 0, no mark of a primary"
     line = describe(with_engine(primary("a", point(1)), position_text="(3, 44)"))
     assert line == "a: primary, generation 1, last known as primary, at (3, 44), newest snapshot snaprep-p-r-001"
@@ -166,5 +166,5 @@ def test_a_database_that_lets_us_not_in_may_serve_others() -> None:
 def test_a_primary_that_answered_its_replica_serves_out_of_sight() -> None:
     """An operator who cannot see it must not read that nobody serves."""
     info = ErrorInfo("primary-answers", "it has answered", serving="the primary serves", exit_code=3)
-    out_of_sight = both(host("a", volume=None, error="no route"), replica("b", point(1)))
+    out_of_sight = both(host("a", volume=None, error=NO_ROUTE), replica("b", point(1)))
     assert judged(info, out_of_sight, acted=True) == info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snaprep.core.errors import ErrorInfo
 from snaprep.core.guard import PATIENCE_S
 from snaprep.core.lineage import Base, common_base
 from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts, Transactions, recv_name
@@ -19,7 +20,8 @@ def facts_of(world: World) -> Facts:
 
 def _host_facts(world: World, host: HostState) -> HostFacts:
     if not host.up or not host.reachable:
-        return HostFacts(name=host.name, live_name=host.live_name, error="does not answer")
+        silent = ErrorInfo("host-unreachable", f"{host.name} does not answer", exit_code=30)
+        return HostFacts(name=host.name, live_name=host.live_name, error=silent)
     return HostFacts(
         name=host.name,
         boot_id=str(host.boots),

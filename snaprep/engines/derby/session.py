@@ -9,6 +9,7 @@ was told that it is a replica, finds no database, instead of opening a second pr
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,15 +58,19 @@ class Session:
     @property
     def client(self) -> DerbyClient:
         if self._client is None or not self._client.alive:
-            try:
-                self._client = DerbyClient.start(files.classpath(self.spec.classpath), java=self.spec.java)
-            except process.CommandMissing as error:
-                what = f"there is no {self.spec.java} on this host"
-                raise CheckFailed("no-java", what, hint="install a JRE, or set derby.java to its path") from error
-            except FileNotFoundError as error:
-                hint = "install Derby's client, or set derby.classpath"
-                raise CheckFailed("no-derby-client", str(error), hint=hint) from error
+            self._client = DerbyClient.start(self.equipment(), java=self.spec.java)
         return self._client
+
+    def equipment(self) -> tuple[str, ...]:
+        """The jars of our client. Raises `no-java`, `no-derby-client`: nothing can be done here without them."""
+        if shutil.which(self.spec.java, path=process.environment()["PATH"]) is None:
+            what = f"there is no {self.spec.java} on this host"
+            raise CheckFailed("no-java", what, hint="install a JRE, or set derby.java to its path")
+        try:
+            return files.classpath(self.spec.classpath)
+        except FileNotFoundError as error:
+            hint = "install Derby's client, or set derby.classpath"
+            raise CheckFailed("no-derby-client", str(error), hint=hint) from error
 
     def close(self) -> None:
         if self._client is not None:

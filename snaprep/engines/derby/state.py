@@ -35,6 +35,7 @@ class State:
         `guarded` says what a guard does with it at present: frozen or gated. Then nobody connects, because between its
         two shutdowns that would open it.
         """
+        self.session.equipment()  # what could not be gone on with later is told now
         server_pid = self.session.server_pid
         if not (self.session.directory / "service.properties").is_file():
             return EngineFacts(state=EngineState.ABSENT, server_up=server_pid is not None, server_pid=server_pid)
