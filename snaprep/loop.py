@@ -25,6 +25,7 @@ from snaprep.core.action import (
     Done,
     GiveUp,
     Hold,
+    Prepare,
     Refresh,
     Refuse,
     Reopen,
@@ -174,6 +175,7 @@ class Run:
             Round: self._ship,
             Refresh: self._ship,
             Hold: self._hold,
+            Prepare: self._prepare,
             Cutover: self._cutover,
             TakeOver: self._take_over,
             Verify: self._verify,
@@ -256,6 +258,11 @@ class Run:
             memory.taken_s = taken_s
             history = replace(history, rounds=(*history.rounds, done))
         memory.history = replace(history, last_round_end_s=time.monotonic())
+
+    def _prepare(self, context: Context, action: Prepare) -> None:
+        self._say(state=RunState.PREPARING, reason=f"making {action.roles.target} ready; clients go on")
+        act_cutover.prepare(context, action)
+        self.memory.history = replace(self.memory.history, prepared_s=time.monotonic())
 
     def _cutover(self, context: Context, action: Cutover) -> None:
         self._say(

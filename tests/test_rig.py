@@ -153,10 +153,8 @@ def test_workload_leaves_a_silent_host(fresh_world: World, bank: Bank) -> None:
     ) as clients:
         clients.wait_for(100)
         world.isolate_host("db1")
-        time.sleep(0.1)  # for the last acknowledgements of db1 to arrive
-        cut_ns = time.monotonic_ns()
         clients.wait_for(100)
-        assert 1.0 < clients.gap_around(cut_ns).worst_s < 5.0
+        assert 1.0 < clients.gaps().worst_s < 5.0
         world.heal_link("operator", "db1")
         clients.wait_for(100)
         clients.stop()

@@ -7,17 +7,21 @@ import time
 from snaprep.act.context import Context
 from snaprep.act.interpreter import Outcome
 from snaprep.act.ship import send_flags, tuning
-from snaprep.core.action import Cutover
+from snaprep.core.action import Cutover, Prepare
 from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, from_info
 from snaprep.core.model import CutoverTried, HostFacts, recv_name
 from snaprep.core.recipe import Recipe, Step, undo_of
 from snaprep.core.report import CutoverReport
 from snaprep.core.who import takes_sessions
-from snaprep.engines.base import CutoverPlan
+from snaprep.engines.base import CutoverPlan, PreparePlan
 
 _GUARD_S = 8.0  # past the lease only its guard is waited for; then it is opened from here
 _AFTER_LEASE_S = 20.0  # the guard opens when the lease is over; a boot that rolls work back takes its time
 _LOOK_AGAIN_S = 1.0
+
+
+def prepare(context: Context, action: Prepare) -> None:
+    context.interpreter.must(context.engine.prepare(prepare_plan(context, action)))
 
 
 def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverReport]:
@@ -26,7 +30,7 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
     Raises NobodyServes when the source could not be opened again.
     """
     plan = cutover_plan(context, action)
-    ready = context.engine.prepare(plan)
+    ready = context.engine.arm(plan)
     context.interpreter.must(ready)
     outcome = context.interpreter.run(context.engine.cutover(plan))
     blocked_ms = outcome.took_ms("gate_close", "open") or outcome.took_ms("gate_close", "gate_open")
@@ -102,6 +106,24 @@ def _is_open(context: Context, name: str) -> bool:
         return False
 
 
+def prepare_plan(context: Context, action: Prepare) -> PreparePlan:
+    source, target = context.facts.host(action.roles.source), context.facts.host(action.roles.target)
+    return PreparePlan(
+        source=source.name,
+        target=target.name,
+        target_live=target.live_name,
+        target_recv=recv_name(target.live_name),
+        warm_point=action.base.target_point,
+        owner=_owner(context, source, target),
+        replace_live=target.live is not None,
+        detach=target.live is not None or source.engine.replicating,
+    )
+
+
+def _owner(context: Context, source: HostFacts, target: HostFacts) -> str:
+    return context.pair.host(target.name).owner or source.owner
+
+
 def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
     """All names, sizes and bounds of one cutover."""
     source, target = context.facts.host(action.roles.source), context.facts.host(action.roles.target)
@@ -113,7 +135,6 @@ def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
         source_live=source.live_name,
         target_live=target.live_name,
         target_recv=recv_name(target.live_name),
-        warm_point=base.target_point,
         point=point,
         base_guid=base.point.guid,
         base_name=f"{base.source_image}@{base.point.name}",
@@ -122,11 +143,9 @@ def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
         send_flags=send_flags(context.facts),
         tuning=tuning(context, source.name),
         mountpoint=context.pair.host(target.name).replica_mountpoint,
-        owner=context.pair.host(target.name).owner or source.owner,
+        owner=_owner(context, source, target),
         generation=action.roles.generation,
         budget_ms=policy.budget_ms,
         undo_ms=policy.undo_ms,
         lease_ms=min(policy.gate_ms, policy.budget_ms - policy.undo_ms),  # then it undoes itself, inside the budget
-        replace_live=target.live is not None,
-        detach=target.live is not None or source.engine.replicating,
     )

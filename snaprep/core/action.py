@@ -90,6 +90,15 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    """Do what takes long and needs no gate: end a former replication, and warm the target's server with this base."""
+
+    roles: Roles
+    base: Base
+    final: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cutover:
     """Close the gate, ship the last increment, turn replication on, open the gate."""
 
@@ -164,6 +173,7 @@ Action: TypeAlias = (
     | Seed
     | Round
     | Hold
+    | Prepare
     | Cutover
     | TakeOver
     | Refresh

@@ -14,6 +14,7 @@ from snaprep.core.action import (
     Done,
     GiveUp,
     Hold,
+    Prepare,
     Refresh,
     Refuse,
     Reopen,
@@ -42,7 +43,7 @@ from snaprep.core.refusals import error, foreign, not_converging, other_pair, pr
 from snaprep.core.volume import Image
 from snaprep.core.who import describe, opened_copy, stands_apart, who
 
-PREPARE_S = 1.0  # what is made ready before the gate closes takes this long, and writers write meanwhile
+ARM_S = 0.3  # from deciding on a cutover to the closed gate; writers write meanwhile
 EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
 
 
@@ -253,11 +254,10 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
 
 
 def predict_now(policy: Policy, history: History) -> Prediction | None:
-    """What a cutover begun now would block."""
-    ended_s = history.now_s if history.last_round_end_s is None else history.last_round_end_s
-    since = max(0.0, history.now_s - ended_s)
+    """What a cutover would block: begun now, or after the round that comes once the target is made ready."""
+    since_s = history.since_round_s if history.fresh else 0.0
     last_s = history.rounds[-1].total_s if history.rounds else 0.0
-    return predict_cutover(history.rounds, history.cutovers, since + last_s + PREPARE_S, policy.limit_bytes_per_s)
+    return predict_cutover(history.rounds, history.cutovers, since_s + last_s + ARM_S, policy.limit_bytes_per_s)
 
 
 def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History, prediction: Prediction) -> Action:
@@ -280,6 +280,11 @@ def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History,
             what = f"the cutover waited {waited_s:.0f} s: {'; '.join(reasons)}"
             return Refuse(error=error("old-transactions", 10, what, facts, "end them, then `snaprep resume`"))
         return _paced(another, policy, history, "waiting: " + "; ".join(reasons), prediction)
+    target, source = facts.host(another.roles.target), facts.host(another.roles.source)
+    if history.prepared_s is None or target.live is not None or source.engine.replicating:
+        return Prepare(roles=another.roles, base=another.base)
+    if not history.fresh:
+        return another  # what was written while the target was made ready need not wait for the gate
     return Cutover(roles=another.roles, base=another.base, p50_ms=prediction.p50_ms, p90_ms=prediction.p90_ms)
 
 

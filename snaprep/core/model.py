@@ -252,6 +252,7 @@ class History:
     cutovers: tuple[CutoverTried, ...] = ()
     now_s: float = 0.0  # monotonic, the operator's
     last_round_end_s: float | None = None
+    prepared_s: float | None = None  # when the target was last made ready for a cutover
     waiting_since_s: float | None = None  # for old transactions
     release: bool = False  # `snaprep cutover` was said
     abort: bool = False
@@ -259,6 +260,16 @@ class History:
     refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done
     settled: bool = False
     verified: bool = False
+
+    @property
+    def since_round_s(self) -> float:
+        return max(0.0, self.now_s - self.last_round_end_s) if self.last_round_end_s is not None else 0.0
+
+    @property
+    def fresh(self) -> bool:
+        """A round has carried what was written while the target was made ready."""
+        ready_s, ended_s = self.prepared_s, self.last_round_end_s
+        return ready_s is not None and ended_s is not None and ended_s >= ready_s
 
     def without_token(self, token: str) -> History:
         """The stream of this token could not be gone on with; what came in meanwhile has another."""

@@ -14,6 +14,7 @@ from snaprep.core.action import (
     Adopt,
     Cutover,
     GiveUp,
+    Prepare,
     Refuse,
     Reopen,
     Roles,
@@ -30,6 +31,7 @@ from snaprep.core.volume import Image, ImageRole, Point
 
 STEPS_MAX = 100
 EMPTY_BYTES = 2048  # a stream with nothing in it: the header and the end of the smallest increment
+PREPARE_S = 2.0  # booting a copy in the target's server, the first time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def plan_steps(facts: Facts, policy: Policy, measured: Measured) -> tuple[Planne
     return (*steps, PlannedStep(action=Refuse(error=ErrorInfo("plan-open", what, exit_code=10))))
 
 
-_EXPECTED = (Reopen, Adopt, SetAside, Seed, Round, Cutover, Verify, Settle, GiveUp)
+_EXPECTED = (Reopen, Adopt, SetAside, Seed, Round, Prepare, Cutover, Verify, Settle, GiveUp)
 
 
 def _cost(action: Action, at: _Point, measured: Measured) -> PlannedStep:
@@ -97,16 +99,16 @@ def _cost(action: Action, at: _Point, measured: Measured) -> PlannedStep:
         freeze_ms = measured.freeze_ms if action.freeze else 0.0
         return _shipped(action, max(EMPTY_BYTES, _delta_bytes(at, action, measured)), link, freeze_ms)
     if isinstance(action, Cutover):
-        size = int(unique_bytes(_rates(measured), (at.since_base_s or 0.0) + decide.PREPARE_S))
+        size = int(unique_bytes(_rates(measured), (at.since_base_s or 0.0) + decide.ARM_S))
         p50_ms = measured.cutover_fixed_ms + 1000 * size / link
         return PlannedStep(
             action=action,
             step_bytes=size,
-            seconds=decide.PREPARE_S + p50_ms / 1000,
+            seconds=decide.ARM_S + p50_ms / 1000,
             blocked_p50_ms=p50_ms,
             blocked_p90_ms=max(action.p90_ms, SPREAD_FIRST * p50_ms),
         )
-    return PlannedStep(action=action)
+    return PlannedStep(action=action, seconds=PREPARE_S if isinstance(action, Prepare) else 0.0)
 
 
 def _shipped(action: Action, size: int, link_bytes_per_s: float, freeze_ms: float) -> PlannedStep:
@@ -135,6 +137,8 @@ def _delta_bytes(at: _Point, action: Round, measured: Measured) -> int:
 def _after(at: _Point, step: PlannedStep) -> _Point:
     """The facts and the history as this step would leave them."""
     action, history = step.action, replace(at.history, now_s=at.history.now_s + step.seconds)
+    if isinstance(action, Prepare):
+        return replace(_prepared(at, action), history=replace(history, prepared_s=history.now_s))
     if isinstance(action, Verify):
         return replace(at, history=replace(history, verified=True))
     if isinstance(action, Settle):
@@ -142,6 +146,15 @@ def _after(at: _Point, step: PlannedStep) -> _Point:
     if isinstance(action, Seed | Round):
         return _after_shipping(at, action, step, history)
     return replace(at, history=history, facts=_changed(at.facts, action))
+
+
+def _prepared(at: _Point, action: Prepare) -> _Point:
+    source, target = at.facts.host(action.roles.source), at.facts.host(action.roles.target)
+    assert target.volume is not None
+    images = tuple(i for i in target.volume.images if i.name != target.live_name)
+    facts = _with_host(at.facts, replace(source, engine=replace(source.engine, replicating=False)))
+    facts = _with_host(facts, replace(target, volume=replace(target.volume, images=images)))
+    return replace(at, facts=facts, since_base_s=(at.since_base_s or 0.0) + PREPARE_S)
 
 
 def _after_shipping(at: _Point, action: Seed | Round, step: PlannedStep, history: History) -> _Point:

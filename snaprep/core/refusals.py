@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from snaprep.core.action import Action, Adopt, GiveUp, Reopen, SetAside, TakeOver
+from snaprep.core.action import Action, Adopt, GiveUp, Prepare, Reopen, SetAside, TakeOver
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import Trend
 from snaprep.core.model import EngineState, Facts, HostFacts, Policy
@@ -56,7 +56,7 @@ def primary_answers(facts: Facts, host: HostFacts) -> ErrorInfo:
 def about(action: Action) -> tuple[object, ...]:
     """What makes two actions the same one, where doing it again and again would lead nowhere; empty elsewhere."""
     match action:
-        case Adopt(roles=roles) | GiveUp(roles=roles):
+        case Adopt(roles=roles) | GiveUp(roles=roles) | Prepare(roles=roles):
             return (type(action), roles)
         case SetAside(image=image, roles=roles):
             return (type(action), roles.target, image)

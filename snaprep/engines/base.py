@@ -55,6 +55,20 @@ class SnapshotPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreparePlan:
+    """What is done before the last round: it takes long, and needs no gate."""
+
+    source: str
+    target: str
+    target_live: str
+    target_recv: str
+    warm_point: str  # the newest point on the target, for warming its server
+    owner: str
+    replace_live: bool  # the target has a replica at that name already
+    detach: bool  # the source still has the role of a former replication
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CutoverPlan:
     """Everything a cutover needs to know before it begins, so that nothing has to be looked up while writers wait."""
 
@@ -63,7 +77,6 @@ class CutoverPlan:
     source_live: str
     target_live: str
     target_recv: str
-    warm_point: str  # the newest point on the target, for warming its server
     point: str  # the final point's name
     base_guid: int
     base_name: str  # image@point on the source
@@ -77,8 +90,6 @@ class CutoverPlan:
     budget_ms: int
     undo_ms: int
     lease_ms: int
-    replace_live: bool  # the target has a replica at that name already
-    detach: bool  # the source still has the role of a former replication
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +113,7 @@ class EngineRecipe(Protocol):
     """The sequences of one engine."""
 
     def snapshot(self, plan: SnapshotPlan) -> Recipe: ...
-    def prepare(self, plan: CutoverPlan) -> Recipe: ...
+    def prepare(self, plan: PreparePlan) -> Recipe: ...
+    def arm(self, plan: CutoverPlan) -> Recipe: ...
     def cutover(self, plan: CutoverPlan) -> Recipe: ...
     def take_over(self, plan: TakeOverPlan) -> Recipe: ...

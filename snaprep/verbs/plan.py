@@ -15,6 +15,7 @@ from snaprep.core.action import (
     Cutover,
     Done,
     GiveUp,
+    Prepare,
     Refuse,
     Reopen,
     Roles,
@@ -123,6 +124,8 @@ def _prepares(action: Action) -> tuple[str, str]:
             return "set aside", f"{image} becomes {to}"
         case GiveUp():
             return "give up", "release the common base: the source runs out of space"
+        case Prepare(roles=roles):
+            return "prepare", f"warm the server on {roles.target}; clients go on"
         case Verify():
             return "verify", "both ends looked at, GUIDs compared"
         case _:

@@ -94,3 +94,8 @@ def small_rounds() -> History:
     """Two increments so small that a cutover fits any budget."""
     rounds = (round_done(100_000_000, None), round_done(2_000_000, 5.0), round_done(100_000, 0.25))
     return History(rounds=rounds, last_round_end_s=10.0, now_s=10.0)
+
+
+def ready(history: History) -> History:
+    """The same after the target was made ready, and a round since."""
+    return replace(history, prepared_s=history.last_round_end_s)

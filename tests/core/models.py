@@ -14,6 +14,7 @@ from snaprep.core.action import (
     Adopt,
     Cutover,
     GiveUp,
+    Prepare,
     Refresh,
     Reopen,
     Round,
@@ -85,7 +86,9 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
         return ship.recipe(there, parcel, point), ship.holds(there, parcel, point), ship.former(there, parcel)
     if isinstance(action, Cutover):
         plan = cutover.cutover_plan(there, action)
-        return derby.prepare(plan), derby.cutover(plan), cutover.holds(plan)
+        return derby.arm(plan), derby.cutover(plan), cutover.holds(plan)
+    if isinstance(action, Prepare):
+        return (derby.prepare(cutover.prepare_plan(there, action)),)
     if isinstance(action, TakeOver):
         return (derby.take_over(takeover.take_over_plan(there, action)),)
     return tuple((s,) for s in _plain(action, facts))

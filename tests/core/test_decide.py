@@ -12,6 +12,7 @@ from snaprep.core.action import (
     Done,
     GiveUp,
     Hold,
+    Prepare,
     Refresh,
     Refuse,
     Reopen,
@@ -36,6 +37,7 @@ from tests.core.facts import (
     host,
     image,
     point,
+    ready,
     replica,
     round_done,
     serving,
@@ -133,8 +135,12 @@ def test_a_common_point_gives_a_round() -> None:
 
 
 def test_small_rounds_lead_to_the_cutover() -> None:
-    """When P90 fits the budget less the undo, it cuts."""
-    action = decide_rebuild(both(serving("a", point(1)), based(1)), POLICY, small_rounds())
+    """When P90 fits the budget less the undo, the target is made ready, one more round is shipped, and it cuts."""
+    facts = both(serving("a", point(1)), based(1))
+    assert isinstance(decide_rebuild(facts, POLICY, small_rounds()), Prepare)
+    ready_s = small_rounds().now_s
+    assert isinstance(decide_rebuild(facts, POLICY, replace(small_rounds(), prepared_s=ready_s + 1)), Round)
+    action = decide_rebuild(facts, POLICY, ready(small_rounds()))
     assert isinstance(action, Cutover)
     assert action.p50_ms < action.p90_ms <= POLICY.budget_ms - POLICY.undo_ms
 
@@ -346,7 +352,7 @@ def test_a_held_run_waits_for_its_release() -> None:
     assert isinstance(waits, Hold)
     assert waits.p90_ms is not None
     assert isinstance(decide_rebuild(facts, held, replace(small_rounds(), now_s=30.0)), Round)
-    assert isinstance(decide_rebuild(facts, held, replace(small_rounds(), release=True)), Cutover)
+    assert isinstance(decide_rebuild(facts, held, replace(ready(small_rounds()), release=True)), Cutover)
 
 
 def test_a_held_run_does_not_end_on_a_plateau() -> None:
@@ -385,7 +391,7 @@ def test_cutovers_are_bounded() -> None:
     """After so many that were undone it stops, with the last cause."""
     failed = CutoverTried(ok=False, predicted_p50_ms=1, predicted_p90_ms=1, blocked_ms=9, error="link-lost")
     facts = both(serving("a", point(1)), based(1))
-    again = decide_rebuild(facts, POLICY, replace(small_rounds(), cutovers=(failed, failed)))
+    again = decide_rebuild(facts, POLICY, replace(ready(small_rounds()), cutovers=(failed, failed)))
     assert isinstance(again, Cutover)
     stop = decide_rebuild(facts, POLICY, replace(small_rounds(), cutovers=(failed,) * 3))
     assert isinstance(stop, Refuse)

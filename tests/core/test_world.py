@@ -168,7 +168,9 @@ def test_letting_go_of_the_newest_common_point_is_noticed() -> None:
 def test_the_whole_story() -> None:
     """Seed, rounds, cutover, refresh, take-over, fail-back from a refreshed base: the words of the design in order."""
     first = simulate_run("rebuild", fresh_world(), POLICY, write)
-    assert list(dict.fromkeys(names_in(first))) == ["Adopt", "Seed", "Round", "Cutover", "Verify", "Settle", "Done"]
+    story = ["Adopt", "Seed", "Round", "Prepare", "Cutover", "Verify", "Settle", "Done"]
+    assert list(dict.fromkeys(names_in(first))) == story
+    assert names_in(first)[-6:-3] == ["Prepare", "Round", "Cutover"]
     back = simulate_run("rebuild", failed_over(), POLICY, write, name="back")
     assert names_in(back)[:2] == ["SetAside", "Round"]
     assert names_in(back)[-1] == "Done"
@@ -177,10 +179,10 @@ def test_the_whole_story() -> None:
 def test_a_lease_that_passes_during_a_slow_stream_undoes_the_cutover() -> None:
     """The guard opens while the last increment is on its way; the attach is then refused and all is taken back."""
     world = fresh_world()
-    slow = Fault(22, lambda w: setattr(w, "link_bytes_per_s", 30_000.0))
-    trace = simulate_run(
-        "rebuild", world, replace(POLICY, budget_ms=60_000, undo_ms=1, gate_lease_ms=400), write, (slow,)
-    )
+    policy = replace(POLICY, budget_ms=60_000, undo_ms=1, gate_lease_ms=400)
+    steps = [op for _, op, _ in simulate_run("rebuild", fresh_world(), POLICY, write).steps]
+    slow = Fault(steps.index("gate_close") + 1, lambda w: setattr(w, "link_bytes_per_s", 30_000.0))
+    trace = simulate_run("rebuild", world, policy, write, (slow,))
     assert trace.broken == []
     assert accepts(world.hosts["a"])
     assert {c.error for c in trace.history.cutovers} <= {

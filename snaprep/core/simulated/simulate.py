@@ -12,7 +12,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from snaprep.core import decide
-from snaprep.core.action import Action, Cutover, GiveUp, Hold, Refresh, Refuse, Round, Seed, Settle, TakeOver, Verify
+from snaprep.core.action import (
+    Action,
+    Cutover,
+    GiveUp,
+    Hold,
+    Prepare,
+    Refresh,
+    Refuse,
+    Round,
+    Seed,
+    Settle,
+    TakeOver,
+    Verify,
+)
 from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone
 from snaprep.core.recipe import Recipe, Step, calls, resolve, undo_of
@@ -165,6 +178,8 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
         _learn(run, action, results, world.now_s - began_s)
     elif isinstance(action, Refresh):
         trace.history = replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
+    elif isinstance(action, Prepare):
+        trace.history = replace(history, prepared_s=world.now_s)
     elif isinstance(action, Verify):
         trace.history = replace(history, verified=True)
     elif isinstance(action, Settle | TakeOver):

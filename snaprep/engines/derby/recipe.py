@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
-from snaprep.engines.base import CutoverPlan, SnapshotPlan, TakeOverPlan
+from snaprep.engines.base import CutoverPlan, PreparePlan, SnapshotPlan, TakeOverPlan
 
 
 def snapshot(plan: SnapshotPlan) -> Recipe:
@@ -29,8 +29,8 @@ def snapshot(plan: SnapshotPlan) -> Recipe:
     return (ready, *flush, freeze, take, thaw)
 
 
-def prepare(plan: CutoverPlan) -> Recipe:
-    """Everything that can be done while writers still write."""
+def prepare(plan: PreparePlan) -> Recipe:
+    """What takes seconds: a former replica taken down, the target's server and the guard warmed."""
     source, target = plan.source, plan.target
     steps = []
     if plan.detach:
@@ -40,15 +40,17 @@ def prepare(plan: CutoverPlan) -> Recipe:
             Step(host=target, op="stop_replica", deadline_s=60),
             Step(host=target, op="withdraw", args={"image": plan.target_live}, deadline_s=60),
         ]
-    steps.append(
-        Step(
-            host=target,
-            op="warm",
-            args={"image": plan.target_recv, "point": plan.warm_point, "owner": plan.owner},
-            deadline_s=120,
-        )
-    )
-    steps.append(Step(host=source, op="link_ready", deadline_s=40))
+    warmed: Mapping[str, Arg] = {"image": plan.target_recv, "point": plan.warm_point, "owner": plan.owner}
+    steps += [
+        Step(host=target, op="warm", args=warmed, deadline_s=120),
+        Step(host=source, op="guard_ready", deadline_s=60, beside=True),
+    ]
+    return tuple(steps)
+
+
+def arm(plan: CutoverPlan) -> Recipe:
+    """Everything else that can be done while writers still write; as short as can be, because they do."""
+    source, target = plan.source, plan.target
     begin: Mapping[str, Arg] = {
         "stream": plan.stream,
         "image": plan.target_recv,
@@ -57,10 +59,12 @@ def prepare(plan: CutoverPlan) -> Recipe:
         "tuning": plan.tuning,
     }
     end = Step(host=target, op="receive_cancel", args={"stream": plan.stream})
-    steps.append(Step(host=target, op="receive_begin", args=begin, undo=(end,)))
-    # Last, because it flushes: what is dirty when the gate closes is written while clients wait.
-    steps.append(Step(host=source, op="gate_prepare", deadline_s=60))
-    return tuple(steps)
+    return (
+        Step(host=target, op="receive_begin", args=begin, undo=(end,)),
+        Step(host=source, op="link_ready", deadline_s=40, beside=True),
+        # Last, because it flushes: what is dirty when the gate closes is written while clients wait.
+        Step(host=source, op="gate_prepare", deadline_s=60, beside=True),
+    )
 
 
 def cutover(plan: CutoverPlan) -> Recipe:
