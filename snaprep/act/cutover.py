@@ -140,7 +140,7 @@ def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
         base_name=f"{base.source_image}@{base.point.name}",
         origin=None if base.continues else f"{base.target_image}@{base.target_point}",
         stream=point,
-        send_flags=send_flags(context.facts),
+        send_flags=send_flags(context.facts, source.name),
         tuning=tuning(context, source.name),
         mountpoint=context.pair.host(target.name).replica_mountpoint,
         owner=_owner(context, source, target),

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from snaprep.act.context import Context
+from snaprep.core import lineage
 from snaprep.core.action import Refresh, Round, Seed
 from snaprep.core.errors import from_info
 from snaprep.core.lineage import Base
 from snaprep.core.model import Facts, RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
 from snaprep.core.report import RoundReport
-from snaprep.core.volume import Partial, Point, VolumeFacts
+from snaprep.core.volume import Partial, Point
 from snaprep.engines.base import SnapshotPlan
 
 SEND_S = 30 * 24 * 3600.0  # a stream ends by its stall timeout, not by the clock
@@ -126,7 +127,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "guids": guids,
         "base_guid": base.point.guid if base else None,
         "base_name": f"{base.source_image}@{base.point.name}" if base else "",
-        "flags": send_flags(context.facts),
+        "flags": send_flags(context.facts, sender.name),
         "token": shipment.resume.token if shipment.resume else None,
     }
     landed: Mapping[str, Arg] = {"stream": stream, "image": image, "guids": guids}
@@ -194,13 +195,10 @@ def tuning(context: Context, sender: str) -> Mapping[str, str]:
     return live.tuning if live else {}
 
 
-def send_flags(facts: Facts) -> tuple[str, ...]:
-    """What both sides can, the same for the life of a pair."""
-    first, second = (h.volume for h in facts.hosts)
-    assert isinstance(first, VolumeFacts)
-    assert isinstance(second, VolumeFacts)
-    return tuple(
-        f
-        for f, cap in (("-L", "large_blocks"), ("-c", "compressed"), ("-e", "embedded"))
-        if cap in first.caps & second.caps
-    )
+def send_flags(facts: Facts, sender: str) -> tuple[str, ...]:
+    """How the live image of a host is sent to the other one."""
+    source, target = facts.host(sender), facts.other(sender)
+    assert source.volume is not None
+    assert source.live is not None
+    assert target.volume is not None
+    return lineage.send_flags(source.volume, source.live, target.volume)

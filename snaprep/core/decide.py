@@ -39,7 +39,7 @@ from snaprep.core.model import (
     Policy,
     recv_name,
 )
-from snaprep.core.refusals import error, foreign, not_converging, other_pair, primary_answers, unseen
+from snaprep.core.refusals import error, foreign, not_converging, other_pair, primary_answers, sealed, unseen
 from snaprep.core.volume import Image
 from snaprep.core.who import describe, opened_copy, stands_apart, who
 
@@ -156,6 +156,8 @@ def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     assert live is not None
     assert source.volume is not None
     assert target.volume is not None
+    if (closed := sealed(facts, source, target)) is not None:
+        return Refuse(error=closed)
     stamped = source.engine.generation in (None, roles.generation) and source.claimed_generation == roles.generation
     if not source.claims_primary or not stamped or live.automounts:
         return Adopt(roles=roles)

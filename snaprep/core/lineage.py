@@ -69,6 +69,23 @@ def common_base(source: VolumeFacts, sent: Image, target: VolumeFacts, recv_name
     return None
 
 
+def send_flags(source: VolumeFacts, sent: Image, target: VolumeFacts) -> tuple[str, ...]:
+    """How to send, as both sides can; the same for the life of a pair.
+
+    An encrypted image goes as it lies on disk: otherwise the target would hold it in the clear. A stream with large
+    blocks onto a base that came without is refused by new versions, and lost data on old ones.
+    """
+    if sent.encrypted:
+        return ("-w",)
+    both = source.caps & target.caps
+    flags = ["-L"] if "large_blocks" in both else []
+    if "compressed" in both and ("zstd_active" not in source.caps or "zstd" in target.caps):
+        flags.append("-c")
+    if "embedded" in both:
+        flags.append("-e")
+    return tuple(flags)
+
+
 def resumable(source: VolumeFacts, sent: Image, recv: Image | None, base: Base | None) -> Partial | None:
     """A stream that came in part and can be gone on with: its point and its base are what would be sent anyway."""
     partial = recv.partial if recv is not None else None

@@ -64,3 +64,18 @@ def about(action: Action) -> tuple[object, ...]:
             return (type(action), name)
         case _:
             return ()
+
+
+def sealed(facts: Facts, source: HostFacts, target: HostFacts) -> ErrorInfo | None:
+    """An encrypted database: the target must be able to hold it, and to open it when it has been received."""
+    assert source.live is not None
+    assert target.volume is not None
+    if source.live.encrypted and "encryption" not in target.volume.caps:
+        what = f"{source.live_name} on {source.name} is encrypted, and pool {target.volume.store} on {target.name}"
+        what += " cannot hold it so; it is not sent in the clear"
+        return error("feature-mismatch", 3, what, facts, f"zpool upgrade {target.volume.store}")
+    if target.recv is not None and target.recv.locked and target.recv.points:
+        what = f"{target.name} has received {target.recv.name}, and its key is not loaded there: nothing can be started"
+        hint = f"on {target.name}: `zfs load-key {target.recv.name}`; then `snaprep resume`"
+        return error("key-not-loaded", 10, what, facts, hint)
+    return None

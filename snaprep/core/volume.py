@@ -67,6 +67,8 @@ class Image:
     pinned_bytes: int = 0  # held only by snapshots
     properties: dict[str, str] = field(default_factory=dict)  # snaprep:* without the prefix
     tuning: dict[str, str] = field(default_factory=dict)  # set here and worth having on a copy: recordsize, atime, ...
+    encrypted: bool = False  # what is sent of it stays so, and its receiver needs no key to hold it
+    locked: bool = False  # the key is not loaded: it can be received into, and not mounted
     fragments: tuple[str, ...] = ()  # names of snapshots that only some of the parts have
     strangers: tuple[str, ...] = ()  # datasets below it that are not configured as parts, relative
     partial: Partial | None = None  # what an interrupted receive has left

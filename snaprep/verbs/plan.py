@@ -170,7 +170,7 @@ def _look(session: Session, sink: Sink, facts: Facts, roles: Roles) -> _Seen:
     again = session.host(source.name).call("observe", {}, HostFacts, deadline_s=40)
     took_s = time.monotonic() - began_s
     base = _base(source, target)
-    size = _stream_bytes(session, source, base, send_flags(facts))
+    size = _stream_bytes(session, source, base, send_flags(facts, source.name))
     return _Seen(
         link_bytes_per_s=link,
         log_bytes_per_s=_log_rate(source, again, took_s),

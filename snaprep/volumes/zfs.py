@@ -74,7 +74,7 @@ class ZfsVolume:
         except CommandFailed as error:
             raise explain(error) from error
         names = zfs_look.names(self.layout, deadline_s=deadline_s)
-        reading = zfs_look.read(self.layout, names, written="written" in self.caps, deadline_s=deadline_s)
+        reading = zfs_look.read(self.layout, names, self.caps, deadline_s=deadline_s)
         return VolumeFacts(
             kind="zfs",
             version=features.version,

@@ -72,6 +72,11 @@ KINDS: tuple[Kind, ...] = (
     _kind(r"cannot promote.*(already exists|conflict)", "snapshot-exists"),
     _kind(r"already exists", "dataset-exists"),
     _kind(
+        r"key (is )?not loaded|key must be loaded|keystatus|encryption key",
+        "key-not-loaded",
+        "Load the key on that host, then go on: `zfs load-key DATASET`.",
+    ),
+    _kind(
         r"directory is not empty",
         "mountpoint-taken",
         "Something else is at the path. Move it away; it is not touched.",

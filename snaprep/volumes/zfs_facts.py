@@ -22,7 +22,7 @@ READ = (
 )  # fmt: skip
 READ_POINT = ("guid", "createtxg", "userrefs", HELD)
 PARTIAL = "receive_resume_token"
-READ_IF_WRITTEN = ("written", PARTIAL)
+READ_IF = {"written": ("written", PARTIAL), "encryption": ("encryption", "keystatus")}  # cap -> what it adds
 # Native properties that change how a database performs or how large its deltas are, so a copy should have them too.
 TUNING = frozenset(
     {
@@ -122,6 +122,8 @@ def _image(name: str, root: str, children: Sequence[str], pair: str, reading: Re
         pinned_bytes=sum(number_of(rows, d, "usedbysnapshots") for d in every),
         properties=_marks(reading.local.get(name, {})),
         tuning={p: v.text for p, v in sorted(reading.local.get(name, {}).items()) if p in TUNING},
+        encrypted=any(text_of(rows, d, "encryption") not in (None, "off") for d in every),
+        locked=any(text_of(rows, d, "keystatus") == "unavailable" for d in every),
         fragments=fragments,
         strangers=tuple(sorted(p for p in below if p not in children)),
         partial=next((partial(t, alone=not parts) for d in every if (t := text_of(rows, d, PARTIAL))), None),

@@ -12,13 +12,13 @@ zstd          the pool can hold zstd blocks;  zstd_active  it does
 bookmarks     `zfs bookmark`
 written       the properties `written` and `receive_resume_token` exist
 multi         `zfs snapshot a@x b@x` is one transaction
+encryption    the pool can hold encrypted datasets, and `-w` sends them as they lie on disk
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from snaprep.agent.process import CommandFailed, CommandMissing, run
@@ -63,23 +63,9 @@ def capabilities(send_usage: str, receive_usage: str, pool: Mapping[str, str], *
         "bookmarks": pool_can("bookmarks"),
         "written": not legacy,
         "multi": not legacy,
+        "encryption": "w" in send and pool_can("encryption"),
     }
     return frozenset(word for word, there in found.items() if there)
-
-
-def common_flags(source_caps: AbstractSet[str], target_caps: AbstractSet[str]) -> tuple[str, ...]:
-    """The flags of `zfs send` that both ends can take.
-
-    Choose them once for a pair and keep them: a stream with `-L` onto a base that came without it is refused by new
-    versions, and lost data on old ones.
-    """
-    both = source_caps & target_caps
-    flags = ["-L"] if "large_blocks" in both else []
-    if "compressed" in both and ("zstd_active" not in source_caps or "zstd" in target_caps):
-        flags.append("-c")
-    if "embedded" in both:
-        flags.append("-e")
-    return tuple(flags)
 
 
 def _usage(argv: list[str], deadline_s: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +57,9 @@ def names(layout: Layout, *, deadline_s: float = COMMAND_S) -> tuple[str, ...]:
     return zfs_facts.parse_names(listed, layout.root)
 
 
-def read(layout: Layout, wanted: Sequence[str], *, written: bool, deadline_s: float = COMMAND_S) -> Reading:
+def read(layout: Layout, wanted: Sequence[str], caps: Collection[str], *, deadline_s: float = COMMAND_S) -> Reading:
     """Two processes: what is below the images, and what is set right on them. Snapshots may be named, too."""
-    props = [*zfs_facts.READ, *(zfs_facts.READ_IF_WRITTEN if written else ())]
+    props = [*zfs_facts.READ, *(prop for cap, found in zfs_facts.READ_IF.items() if cap in caps for prop in found)]
     rows = get(props, wanted, "-r", deadline_s=deadline_s) if wanted else {}
     return Reading(rows, local(layout, [n for n in rows if "@" not in n]), zfs_mounts.zfs_mounts())
 

@@ -212,6 +212,24 @@ def test_a_named_source_must_be_one(named: HostFacts, id: str) -> None:
     assert error_of(both(named, empty("b")), Policy(source="a")) == id
 
 
+def test_an_encrypted_database_stays_so() -> None:
+    """It goes to a pool that can hold it so, and to no other; what was received is not started before its key is there.
+
+    A database that a dead run left closed is opened first.
+    """
+    source = with_live(serving("a", point(1)), encrypted=True)
+    assert error_of(both(source, empty("b"))) == "feature-mismatch"
+    able = with_volume(empty("b"), caps=frozenset({"encryption"}))
+    assert isinstance(decide_rebuild(both(source, able), POLICY, NEW), Seed)
+    locked = with_volume(
+        empty("b", image("b/db.recv", ImageRole.RECV, point(1), encrypted=True, locked=True)),
+        caps=frozenset({"encryption"}),
+    )
+    assert error_of(both(source, locked)) == "key-not-loaded"
+    gated = with_engine(source, state=EngineState.GATED)
+    assert isinstance(decide_rebuild(both(gated, locked), POLICY, NEW), Reopen)
+
+
 def test_a_target_that_is_open_is_not_touched() -> None:
     """Even with `--source`, a database that takes sessions stays as it is."""
     facts = both(serving("a", generation=2), serving("b"))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from snaprep.core import lineage
 from snaprep.core.lineage import common_base, history
 from snaprep.core.model import HostFacts
 from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
@@ -72,3 +77,27 @@ def test_a_chain_that_leads_nowhere_ends() -> None:
     forked = image("b/db", ImageRole.LIVE, point(7), origin="b/db.recv", origin_guid=9)
     recv = image("b/db.recv", ImageRole.RECV, point(1), origin="b/db", origin_guid=7)
     assert [a.point.guid for a in history(volume(forked, recv), forked)] == [7]
+
+
+NEW = frozenset({"large_blocks", "compressed", "embedded", "zstd"})
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "flags"),
+    [
+        (NEW, NEW, ("-L", "-c", "-e")),
+        (NEW, frozenset[str](), ()),
+        (NEW | {"zstd_active"}, NEW - {"zstd"}, ("-L", "-e")),
+        (NEW - {"large_blocks"}, NEW, ("-c", "-e")),
+    ],
+)
+def test_flags_are_what_both_ends_can(source: frozenset[str], target: frozenset[str], flags: tuple[str, ...]) -> None:
+    """No flag that the target's pool cannot store, and no compressed zstd blocks to a pool without zstd."""
+    first, second = (replace(volume(), caps=caps) for caps in (source, target))
+    assert lineage.send_flags(first, image("a/db", ImageRole.LIVE), second) == flags
+
+
+def test_what_is_encrypted_stays_so() -> None:
+    """An encrypted image is sent as it lies on disk, and in no other way."""
+    capable = replace(volume(), caps=NEW)
+    assert lineage.send_flags(capable, image("a/db", ImageRole.LIVE, encrypted=True), capable) == ("-w",)

@@ -107,15 +107,6 @@ def test_a_new_command_can_all() -> None:
     assert "zstd_active" not in caps
 
 
-def test_flags_are_what_both_ends_can() -> None:
-    """No flag that the target's pool cannot store, and no compressed zstd blocks to a pool without zstd."""
-    new = zfs_features.capabilities(OPENZFS_SEND, OPENZFS_RECEIVE, MODERN_POOL, legacy=False)
-    assert zfs_features.common_flags(new, new) == ("-L", "-c", "-e")
-    assert zfs_features.common_flags(new, frozenset()) == ()
-    assert zfs_features.common_flags(new | {"zstd_active"}, new - {"zstd"}) == ("-L", "-e")
-    assert zfs_features.common_flags(new - {"large_blocks"}, new) == ("-c", "-e")
-
-
 def test_versions_and_sizes_are_parsed() -> None:
     """Both kinds of `zfs version`, and rounded sizes of an old `zpool get`."""
     assert zfs_features.parse_version("zfs-2.3.9-1\nzfs-kmod-2.3.9-1\n") == "2.3.9-1"
