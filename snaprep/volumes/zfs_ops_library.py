@@ -68,18 +68,22 @@ class LibraryOps:
         _called(["snapshot", *zfs_stream.options(properties), *snapshots], lambda: lzc.lzc_snapshot(snapshots, marks))
 
     def hold(self, tag: str, snapshots: Sequence[str]) -> None:
-        """One that is held already keeps the kernel from holding any: the others are asked for again without it."""
-        left = list(snapshots)
+        """One that is held already keeps the kernel from holding any, and it names one at a time: the others are asked
+        for again without it.
+        """
 
         def hold() -> list[bytes]:
-            try:
-                return lzc.lzc_hold(dict.fromkeys(left, tag))
-            except lzc_exc.HoldFailure as failure:
-                held = {error.name for error in failure.errors if isinstance(error, lzc_exc.HoldExists)}
-                left[:] = [snapshot for snapshot in left if snapshot.encode() not in held]
-                if not held:
-                    raise
-                return lzc.lzc_hold(dict.fromkeys(left, tag)) if left else []
+            left = list(snapshots)
+            while left:
+                try:
+                    return lzc.lzc_hold(dict.fromkeys(left, tag))
+                except lzc_exc.HoldFailure as failure:
+                    held = {error.name for error in failure.errors if isinstance(error, lzc_exc.HoldExists)}
+                    rest = [snapshot for snapshot in left if snapshot.encode() not in held]
+                    if rest == left:
+                        raise
+                    left = rest
+            return []
 
         if absent := _called(["hold", tag, *snapshots], hold):
             raise _error("unknown-dataset", f"{absent[0].decode()} does not exist")

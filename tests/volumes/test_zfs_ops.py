@@ -58,19 +58,22 @@ def test_a_call_that_does_not_return(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_held_already_keeps_nothing_from_being_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel holds all or none: those that it refuses as held are left out, the others asked for again."""
+    """The kernel holds all or none, and names the first that is held already: the others are asked for again."""
     asked: list[list[str]] = []
 
     def hold(holds: dict[str, str]) -> list[bytes]:
         asked.append(list(holds))
-        if "a@x" in holds:
-            raise lzc_exc.HoldFailure([lzc_exc.HoldExists(b"a@x")], 0)
-        return []
+        if held := [name for name in holds if "held" in name]:
+            raise lzc_exc.HoldFailure([lzc_exc.HoldExists(held[0].encode())], 0)
+        return [name.encode() for name in holds if "gone" in name]
 
     monkeypatch.setattr(libzfs_core, "lzc_hold", hold)
-    LibraryOps().hold("mine", ["a@x", "a/log@x"])
-    LibraryOps().hold("mine", ["a@x"])
-    assert asked == [["a@x", "a/log@x"], ["a/log@x"], ["a@x"]]
+    LibraryOps().hold("mine", ["a@held", "a/log@x", "a/held@x"])
+    assert asked == [["a@held", "a/log@x", "a/held@x"], ["a/log@x", "a/held@x"], ["a/log@x"]]
+    LibraryOps().hold("mine", ["a@held"])
+    with pytest.raises(SnaprepError) as caught:
+        LibraryOps().hold("mine", ["a@gone"])
+    assert caught.value.id == "unknown-dataset"
 
 
 def test_the_commands_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
