@@ -63,6 +63,13 @@ def test_troubles(make_side: Make, id: str) -> None:
     assert levels(side)[id] == level
 
 
+def test_the_way_is_said(make_side: Make) -> None:
+    """A host says whether snapshots are made by the C library or by the command."""
+    side = served(make_side)
+    (said,) = (f.what for f in side.volume.check(mountpoints=(str(side.path),), as_target=False) if f.id == "zfs-way")
+    assert "the zfs command" in said
+
+
 def test_missing_datasets(make_side: Make) -> None:
     """A target may lack the dataset; a source may not, nor a child that is configured."""
     side = make_side("alpha")
