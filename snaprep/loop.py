@@ -102,7 +102,8 @@ class Run:
                 continue
             if isinstance(action, Refuse):
                 error = judged(action.error, facts, acted=self.session.acted)
-                return self._end(error if error.exit_code == NobodyServes.exit_code else action.error)
+                began = bool(self.memory.report.rounds)  # marks alone count as nothing touched
+                return self._end(error if began or error.exit_code == NobodyServes.exit_code else action.error)
             if isinstance(action, Done):
                 return self._say(state=RunState.DONE, reason="", serves=action.serving)
             if self.control.stop.is_set() and not self.control.abort.is_set():

@@ -19,7 +19,7 @@ from snaprep.core.errors import ErrorInfo, HostUnreachable, Locked, SnaprepError
 from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy, RunInfo
 from snaprep.core.perform import Performed, Rests, StepDone, rests
 from snaprep.core.recipe import Step
-from snaprep.core.report import Report, RunState
+from snaprep.core.report import Report, RoundReport, RunState
 from snaprep.journal import Journal
 from snaprep.loop import Run
 from snaprep.session import Session
@@ -328,3 +328,22 @@ def test_a_step_that_failed_has_no_duration() -> None:
     assert outcome.took_ms("gate_close", "open") == 0
     outcome.undone.append(("a", StepDone("gate_open", "gate_open", 3, 4)))
     assert outcome.took_ms("gate_close", "gate_open") == 3000
+
+
+@pytest.mark.parametrize(("shipped", "code", "state"), [(False, 3, RunState.FAILED), (True, 10, RunState.STOPPED)])
+def test_after_bytes_were_shipped_nothing_was_touched_is_not_said(
+    reach: dict[str, list[Agent | SnaprepError]],
+    shipped: bool,  # noqa: FBT001
+    code: int,
+    state: RunState,
+) -> None:
+    """A refusal has code 3 while marks are all that was made, and 10 when there is something to go on with."""
+    reach.update(a=[Agent("a", BEFORE.hosts[0])], b=[Agent("b", BEFORE.hosts[1])])
+    refused = ErrorInfo("engine-down", "b: no server", exit_code=3)
+    with Session.open(PAIR) as session:
+        session.acted = True
+        run = Run(session, Policy(), Quiet(), Control(), Journal.open("model", run="r1"), "rebuild")
+        run.memory.report = replace(run.memory.report, rounds=(RoundReport(number=0, kind="full"),) * shipped)
+        report = run.loop(lambda _f, _p, _h: Refuse(error=refused))
+    assert report.error is not None
+    assert (report.error.exit_code, report.state) == (code, state)

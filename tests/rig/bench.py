@@ -4,6 +4,7 @@ blocked    how long a client gets no commit: snaprep against Derby's documented 
 plane      a full send: snaprep against zfs send | ssh | zfs receive
 round      a round with nothing written: snaprep against a shell with a held connection
 failback   bytes of a fail-back against one increment and against a full send
+rtt        how long a client gets no commit when the operator is far from both hosts, against when he is near
 lzc        OpenZFS's C library against the zfs command and pyzfs, on a machine of its own under QEMU
 """
 
@@ -21,6 +22,7 @@ from tests.machines.world import Machines
 from tests.rig import byhand, measure
 from tests.rig.cpu import Meter
 from tests.rig.derby import create_bank
+from tests.rig.figures import FIGURES
 from tests.rig.measure import Lost, Window
 from tests.rig.node import RigError
 from tests.rig.pair import Pair
@@ -33,40 +35,6 @@ MIB = 1 << 20
 GIB = 1 << 30
 VERB_S = 3600.0
 LZC_S = 120.0
-
-FIGURES = """\
-what the figures are:
-  lost      acknowledged commits that the serving side does not hold: `planned` by a planned change, `unshipped` with
-            a primary that died and found in what was isolated, `unexplained` neither
-blocked, for each of `sizes`:
-  size_gb                nearly what a full send ships: random text, six bits a byte, compressed nowhere
-  snaprep_blocked_s      median over --runs rebuilds (one of an empty host, then of an outdated one) of the longest time
-                         between two acknowledged commits that any one writer had at the cutover; attempts that were
-                         undone and retried are added
-  snaprep_blocked_max_s  the worst of them
-  documented_blocked_s   the same of Derby's documented procedure: server shut down, the whole database copied by
-                         tar | ssh (aes128-gcm), startSlave, startMaster, clients let in again
-  ratio                  documented_blocked_s over snaprep_blocked_s
-  refused                why snaprep gave a rebuild up, so that it had to be begun again
-  growth                 (of the whole) snaprep_blocked_s at the last size over that at the first
-plane:
-  ratio_median           median of the pairs' ratios: bytes per second of a full send through snaprep, hashed at both
-                         ends, over that of `zfs send | ssh -c aes128-gcm@openssh.com | zfs receive`, in turn, of one
-                         dataset over one link; from the start of the send to the end of the receive, for the
-                         command with its handshake (snaprep opens its connections ahead)
-  cpu_s_per_gib          CPU seconds of all that runs on both hosts and at the operator's, for each GiB
-round:
-  snaprep_s, by_hand_s   median of a round with nothing written: snapshot, send, receive, GUID read back; by hand in a
-                         shell on the source with one held ssh ControlMaster
-  steps_ms               what each step of snaprep's rounds took on its host
-failback:
-  ratio, full_ratio      bytes on the wire of a whole fail-back, while --commits go on, over those of the one
-                         `zfs send -i base final`, and over those of a full send
-lzc:
-  snapshot_ratio         median time of the zfs command over the library's, for one atomic snapshot of 20 datasets and a
-                         hold on each; on an emulated machine a process costs ten times as much as elsewhere
-  decode_ratio           pyzfs's time over snaprep's, for an nvlist of 10,000 snapshots with three properties each
-"""
 
 
 def say(text: str) -> None:
@@ -322,6 +290,37 @@ class Sizes:
         return int(self.db2.run(["bash", "-o", "pipefail", "-c", pipe], timeout_s=600).stdout)
 
 
+# ---------------------------------------------------------------------- rtt
+
+
+def rtt(options: argparse.Namespace) -> dict[str, Any]:
+    """What the operator's distance adds to what clients wait at a cutover: near and far in turn, on one pair."""
+    gaps: dict[bool, list[float]] = {False: [], True: []}
+    with start(64, options.link) as world:
+        pair = Pair(world, create_bank(world["db1"]))
+        with pair.writers(rate=options.commits) as clients:
+            clients.wait_for(int(options.commits))
+            measure.rebuilds(pair, VERB_S)
+            for far in (False, True) * options.runs:
+                world.operator_rtt(options.rtt if far else None)
+                world["db2"].restart_derby()
+                _, events, _ = measure.rebuilds(pair, VERB_S)
+                clients.wait_for(20, 60)
+                gaps[far].append(measure.cutover_blocked_s(clients.acked(), events))
+                say(f"{'far ' if far else 'near'}: blocked {gaps[far][-1]:.2f} s")
+            clients.stop()
+        lost, _ = measure.count_lost(pair, "db1", clients.acked())
+    near, far_away = gaps[False], gaps[True]
+    return {
+        "growth_s": round(measure.p50(far_away) - measure.p50(near), 3),
+        "near_blocked_s": [round(gap, 3) for gap in near],
+        "far_blocked_s": [round(gap, 3) for gap in far_away],
+        "rtt_ms": options.rtt,
+        "commits_per_s": options.commits,
+        "lost": lost.document,
+    }
+
+
 # ---------------------------------------------------------------------- lzc
 
 
@@ -343,6 +342,7 @@ BENCHES: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], dict[st
     "plane": (plane, {"sizes": [0.5], "commits": 0.0, "link": 1000.0, "runs": 5}),
     "round": (round_, {"sizes": [0.02], "commits": 0.0, "link": None, "runs": 20}),
     "failback": (failback, {"sizes": [0.25], "commits": 50.0, "link": None, "runs": 1}),
+    "rtt": (rtt, {"sizes": [0.06], "commits": 100.0, "link": None, "runs": 5}),
     "lzc": (lzc, {"sizes": [0.0], "commits": 0.0, "link": None, "runs": 1}),
 }
 
@@ -360,6 +360,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--link", type=float, help="Mbit/s between the hosts; 0: not limited")
     parser.add_argument("--runs", type=int, help="rebuilds, pairs or rounds")
     parser.add_argument("--seconds", type=float, default=20.0, help="failback: how long the replica serves alone")
+    parser.add_argument("--rtt", type=float, default=100.0, help="rtt: ms that each round trip takes more")
     options = parser.parse_args(words)
     for key, value in BENCHES[options.name][1].items():
         if getattr(options, key) is None:

@@ -183,7 +183,9 @@ class Host(Node):
             self.run(["zpool", "create", "-m", "none", "-O", "atime=off", POOL, POOL_FILE])
             self._has_pool = True
         elif self.run(["zpool", "list", "-H", POOL], check=False).returncode != 0:
-            self.run(["zpool", "import", "-f", "-d", str(Path(POOL_FILE).parent), POOL])
+            # It may be importing what was there before by itself, so only what comes of it counts.
+            self.run(["zpool", "import", "-f", "-d", str(Path(POOL_FILE).parent), POOL], check=False)
+            self.run(["zpool", "list", "-H", POOL])
         self.run(["zfs", "mount", "-a"])
 
     def start_sshd(self) -> None:
