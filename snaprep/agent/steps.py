@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import time
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ from snaprep.core.errors import SnaprepError, Stale
 from snaprep.core.volume import ImageRole, Point
 from snaprep.engines.base import Quiesced, Tail
 
-_CLOSES_S = 5.0
 STEPS: dict[str, Callable[..., object]] = {}
 _Step = TypeVar("_Step", bound=Callable[..., object])
 
@@ -212,17 +210,7 @@ def withdraw(host: AgentHost, *, image: str) -> None:
         return
     if found.properties.get("serves") != "replica":
         raise Stale("not-a-replica", f"{image} is not a replica's image; it stays")
-    # A server lets go of a database before it has closed the last of its files.
-    ends_s = time.monotonic() + _CLOSES_S
-    while True:
-        try:
-            host.volume.destroy_image(image)
-        except SnaprepError as error:
-            if error.id != "dataset-busy" or time.monotonic() > ends_s:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+    host.volume.destroy_image(image)
 
 
 @step

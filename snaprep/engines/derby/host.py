@@ -70,14 +70,23 @@ class DerbyHost:
             self.session.connect(ADMIN, deadline_s)
 
     def let_go(self, deadline_s: float = 20) -> None:
-        """Shut the database down when somebody has it open, so that its files can be unmounted."""
-        if files.locked_by(self.session.directory) is None:
-            return
-        state = self.facts().state
-        if state in REPLICA_STATES or (state is EngineState.UNKNOWN and self.replication.is_replica):
-            self.replication.stop(deadline_s)
-        else:
-            self.halt.shut_down(deadline_s)
+        """Shut the database down when somebody has it open, so that its files can be unmounted.
+
+        Raises `database-kept-open` when the server does not close them.
+        """
+        ends = time.monotonic() + deadline_s
+        if files.locked_by(self.session.directory) is not None:
+            state = self.facts().state
+            if state in REPLICA_STATES or (state is EngineState.UNKNOWN and self.replication.is_replica):
+                self.replication.stop(deadline_s)
+            else:
+                self.halt.shut_down(deadline_s)
+        pid = self.session.server_pid
+        while pid is not None and files.holds_open(pid, self.session.directory):
+            if time.monotonic() > ends:
+                what = f"the server (pid {pid}) keeps files of {self.session.directory} open"
+                raise Stopped("database-kept-open", what, hint="restart the Derby server there")
+            time.sleep(STEP_S)
 
     def reopen(self, deadline_s: float = 20) -> None:
         """What the guard does, when there is no guard any more: thaw, cut what `startMaster` waits for, open.

@@ -63,14 +63,16 @@ def test_a_guarded_database_is_not_connected_to(server: Server, client: DerbyCli
 
 
 def test_a_copy_that_somebody_opened_is_let_go_of(server: Server, client: DerbyClient) -> None:
-    """A replica's copy that is open as an ordinary database is shut down like a replica."""
+    """A replica's copy that is open as an ordinary database is shut down like a replica, down to its last file."""
     copy = closed_copy(server, client, "bank.replica")
     client.open("opened", server.url("bank.replica"), "app", "x", 30)
     host = looker(server, replica="bank.replica")
     try:
         assert host.facts().state is EngineState.PRIMARY
+        assert files.holds_open(server.pid, copy)
         host.let_go()
         assert files.locked_by(copy) is None
+        assert not files.holds_open(server.pid, copy)
     finally:
         host.close()
 
