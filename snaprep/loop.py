@@ -17,6 +17,7 @@ from snaprep.act import cutover as act_cutover
 from snaprep.act import ready, settle, ship, takeover
 from snaprep.act.context import Context, Memory
 from snaprep.act.interpreter import Interpreter
+from snaprep.act.preflight import preflight
 from snaprep.control import Control, Sink
 from snaprep.core.action import (
     Action,
@@ -36,7 +37,7 @@ from snaprep.core.action import (
     TakeOver,
     Verify,
 )
-from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, Stopped
+from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, Stopped, may_pass
 from snaprep.core.estimate import Prediction
 from snaprep.core.model import Facts, History, Policy
 from snaprep.core.refusals import about
@@ -52,8 +53,6 @@ RETRIES_IN_ALL = 50
 _RETRY_PAUSE_S = 1.0
 _POLL_S = 0.5
 _FIGURES = re.compile(r"\d+")
-_PASSING = ("link-", "agent-died", "deadline", "stale", "host-unreachable", "not-a-replica", "base-missing")
-_LASTING = ("link-refused", "link-host-key")
 
 _UNSEEN_S = 60.0  # how long a run that has begun waits for a host that it can no longer reach
 _UNSEEN_PAUSE_S = 3.0
@@ -144,8 +143,7 @@ class Run:
             self.journal.append("failure", action=type(action).__name__, error=error.info)
             if self.control.asked and self._asked_for(error):
                 return  # observe once more, then end in order
-            passing = error.info.id.startswith(_PASSING) and error.info.id not in _LASTING
-            if self.control.asked or not passing or self._tried_enough():
+            if self.control.asked or not may_pass(error.id) or self._tried_enough():
                 raise
             self.memory.failures += 1
             self.memory.failures_in_all += 1
@@ -244,6 +242,9 @@ class Run:
             reason="",
             base=BaseReport(name=base.point.name, guid=base.point.guid) if base else None,
         )
+        if not memory.preflown and not isinstance(action, Refresh):
+            preflight(context, action.roles)
+            memory.preflown = True
         with self.linked(parcel.sender, parcel.receiver):
             try:
                 done, taken_s = ship.ship(context, parcel, memory.taken_s)

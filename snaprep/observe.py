@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from snaprep.core.errors import ErrorInfo, SnaprepError, from_info, named
+from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
 from snaprep.core.model import Facts, HostFacts
 from snaprep.core.spec import Pair
 from snaprep.core.who import judged
@@ -27,7 +27,7 @@ def _host_facts(session: Session, name: str, dataset: str) -> HostFacts:
     try:
         return session.host(name).call("observe", {}, HostFacts, deadline_s=_OBSERVE_S)
     except SnaprepError as error:
-        return HostFacts(name=name, live_name=dataset, error=named(error.info, name))
+        return HostFacts(name=name, live_name=dataset, error=error.info)
 
 
 def judge(session: Session, info: ErrorInfo) -> ErrorInfo:

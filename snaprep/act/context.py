@@ -39,6 +39,7 @@ class Memory:
 
     history: History
     report: Report
+    preflown: bool = False  # what a cutover needs was proven by this run
     taken_s: float | None = None  # the sender's clock at this run's newest snapshot
     numbers: int = 0
     failures: int = 0  # in a row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
 import pwd
 import shutil
@@ -13,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from snaprep.agent import keys, locks, process
-from snaprep.agent.host import AgentHost, need_root
+from snaprep.agent.host import AgentHost, need_owner, need_root
 from snaprep.agent.serve import login_user
-from snaprep.core.errors import SnaprepError
+from snaprep.core.errors import CheckFailed, SnaprepError
 from snaprep.core.model import Checked, Finding
 
 _PROGRAMS = {
@@ -110,13 +109,10 @@ def _accounts(owner: str) -> Iterator[Finding]:
         what = "the files' owner is not known by name, so a copy keeps the numbers that it has"
         yield Finding("owner-unnamed", "warn", what, "set `owner` for both hosts")
         return
-    user, _, group = owner.partition(":")
     try:
-        pwd.getpwnam(user)
-        grp.getgrnam(group or user)
-    except KeyError:
-        what = f"the files belong to {owner} on the other host, and this one has no such user or group"
-        yield Finding("unknown-user", "fail", what, "add it here, with any number, or set `owner`")
+        need_owner(owner)
+    except CheckFailed as error:
+        yield Finding(error.id, "fail", error.info.what, error.info.hint)
     else:
         yield Finding("owner", "ok", f"{owner} is known here, too")
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from snaprep.agent import wire
 from snaprep.agent.process import patient_s
 from snaprep.core.codec import decode_at, encode
-from snaprep.core.errors import HostUnreachable, SnaprepError, from_info
+from snaprep.core.errors import HostUnreachable, SnaprepError, from_info, named
 
 T = TypeVar("T")
 OnProgress = Callable[[Any], None]  # gets the event as plain JSON; runs in the reader, so be quick
@@ -81,7 +81,7 @@ class Call(Generic[T]):
                 details=(self._reply.error.what,) if self._reply is not None and self._reply.error is not None else (),
             )
         assert self._reply is not None and self._reply.error is not None  # noqa: PT018 (a fact for the checker)
-        raise from_info(self._reply.error)
+        raise from_info(named(self._reply.error, self._connection.name))
 
 
 class Connection:

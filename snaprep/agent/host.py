@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import grp
 import os
+import pwd
 import sys
 import threading
 import time
@@ -31,6 +33,18 @@ def need_root() -> None:
         line = f"{login_user()} ALL=(root) NOPASSWD: {sys.executable}"
         hint = f'log in as root, or set `become = "sudo"` in its section and write "{line}" into /etc/sudoers.d/snaprep'
         raise CheckFailed("privilege", what, hint=hint)
+
+
+def need_owner(owner: str) -> None:
+    """The account "user:group" is there. Streams carry numbers; files are given to names. Raises `unknown-user`."""
+    user, _, group = owner.partition(":")
+    try:
+        pwd.getpwnam(user)
+        grp.getgrnam(group or user)
+    except KeyError as error:
+        what = f"the files are to belong to {owner}, and here is no such user or group"
+        hint = "add it on that host, with any number, or set `owner`"
+        raise CheckFailed("unknown-user", what, hint=hint) from error
 
 
 class AgentHost:

@@ -16,7 +16,7 @@ from typing import Any
 from snaprep.agent import check as checks
 from snaprep.agent import feed_steps as _feed_steps  # noqa: F401 (they register themselves)
 from snaprep.agent import locks, probe, process
-from snaprep.agent.host import AgentHost, from_spec
+from snaprep.agent.host import AgentHost, from_spec, need_owner
 from snaprep.agent.link import Way
 from snaprep.agent.serve import Cancelled, Progress
 from snaprep.agent.steps import invoke
@@ -109,6 +109,11 @@ def check(as_target: bool, owner: str) -> Checked:  # noqa: FBT001 (decoded by n
 def probe_link() -> None:
     """On the source: hear the target's agent on the way to it. Raises `link-lost` and its kin."""
     the_host().streams.reach()
+
+
+def probe_owner(owner: str) -> None:
+    """On the target: know the account that the files will belong to, "user:group". Raises `unknown-user`."""
+    need_owner(owner)
 
 
 def probe_listen(nonce: str) -> None:
@@ -215,6 +220,7 @@ REGISTRY: dict[str, Callable[..., object]] = {
         probe_end,
         probe_link,
         probe_listen,
+        probe_owner,
         unlock,
     )
 }

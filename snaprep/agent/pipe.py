@@ -24,7 +24,7 @@ from typing import Any
 
 from snaprep.agent.wire import LastWords
 from snaprep.core.codec import encode
-from snaprep.core.errors import SnaprepError
+from snaprep.core.errors import SnaprepError, Stopped
 
 PIPE_BYTES = 1 << 20
 HEAD = struct.Struct(">cI")  # what follows, and how many bytes of it
@@ -133,7 +133,7 @@ def classified(what: str, said: str) -> SnaprepError:
     else:
         id_, hint = "link-lost", "check the network between the hosts; `resume` goes on where this stopped"
     lines = said.splitlines()[-20:]
-    return SnaprepError(id_, f"{what}; {lines[-1]}" if lines else what, hint=hint, details=tuple(lines[:-1]))
+    return Stopped(id_, f"{what}; {lines[-1]}" if lines else what, hint=hint, details=tuple(lines[:-1]))
 
 
 def widen(fd: int) -> None:

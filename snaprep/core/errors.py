@@ -40,6 +40,18 @@ def named(info: ErrorInfo, host: str) -> ErrorInfo:
     return info if host in info.what else replace(info, what=f"{host}: {info.what}")
 
 
+_PASSING = (
+    "link-", "agent-died", "deadline", "stale", "host-unreachable", "not-a-replica", "base-missing",
+    "replication-unreachable",
+)  # fmt: skip
+_LASTING = ("link-refused", "link-host-key")
+
+
+def may_pass(id: str) -> bool:
+    """Whether what failed so is worth another try, a little later."""
+    return id.startswith(_PASSING) and id not in _LASTING
+
+
 class SnaprepError(Exception):
     """Base of all expected errors. `exit_code` is decided by the class, `id` by the place that raises."""
 

@@ -6,12 +6,12 @@ the other by a word that only this check knows. The key is taken back when the s
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from snaprep.act.preflight import prove_way
 from snaprep.control import Sink
 from snaprep.core.action import Refuse, Roles
 from snaprep.core.decide import attached, decide_rebuild
@@ -190,17 +190,11 @@ def _port(session: Session, facts: Facts, sender: str, receiver: str) -> Finding
             return Finding("replication-port", "ok", f"{receiver} replays what {sender} sends")
         what = f"a replica waits on {receiver}; its port was not tried, for it takes one connection only"
         return Finding("replication-waits", "warn", what, "`snaprep rebuild` attaches it")
-    nonce = secrets.token_hex(16)
     spec = session.pair.host(sender).derby
     where = f"{spec.peer_address}:{spec.peer_port}"
-    listening = session.host(receiver)
     try:
-        listening.call("probe_listen", {"nonce": nonce}, type(None), deadline_s=_CALL_S)
-        session.host(sender).call("probe_call", {"nonce": nonce}, type(None), deadline_s=_CALL_S)
+        prove_way(session, sender, receiver)
     except SnaprepError as error:
         what = f"replication cannot go from {sender} to {receiver}: {error.info.what}"
         return Finding(error.id, "fail", what, error.info.hint)
-    finally:
-        with contextlib.suppress(SnaprepError):
-            listening.call("probe_end", {}, bool, deadline_s=_CALL_S)
     return Finding("replication-port", "ok", f"{sender} reaches {receiver} for replication at {where}")

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from snaprep.core.errors import Aborted, ErrorInfo, SnaprepError, Stale, from_info, named
+from snaprep.core.errors import Aborted, ErrorInfo, SnaprepError, Stale, from_info, may_pass, named
 from snaprep.core.model import HostFacts, Policy
 from snaprep.core.perform import Performed, StepDone, fill, to_call, undo_calls
 from snaprep.core.recipe import Arg, Ref, Step, calls, resolve, stages, undo_of, unresolved
@@ -129,3 +129,10 @@ def test_what_an_agent_says_is_told_with_its_name() -> None:
     """Readers sit elsewhere: "this host" means nothing to them."""
     assert named(ErrorInfo("no-java", "no java on this host"), "db2").what == "db2: no java on this host"
     assert named(ErrorInfo("stale", "db2 was booted"), "db2").what == "db2 was booted"
+
+
+def test_what_may_pass_is_tried_again() -> None:
+    """A link that broke may come back; a key that is refused stays refused."""
+    assert may_pass("link-lost")
+    assert not may_pass("link-refused")
+    assert not may_pass("target-full")

@@ -179,6 +179,29 @@ def test_engine_down(pair: Pair, name: str) -> None:
     pair.must("rebuild")
 
 
+@pytest.mark.parametrize(
+    ("changes", "id"),
+    [
+        ({"hosts.db2.derby": {"java": "no-such-java"}}, "no-java"),
+        ({"hosts.db2": {"owner": "nosuch:user"}}, "unknown-user"),
+        ({"hosts.db2": {"data_user": "nobody"}}, "link-refused"),
+        ({"hosts.db2": {"replication_address": "10.9.9.9"}}, "replication-address"),
+        ({"derby.replication": {"mode": "tunnel"}}, "replication-unreachable"),
+    ],
+)
+def test_what_a_cutover_needs_is_proven_before_anything_is_sent(
+    shared_pair: Pair, changes: dict[str, dict[str, Any]], id: str
+) -> None:
+    """Hours of copying do not end in a cutover that could never have worked: there is no round and no freeze."""
+    with configured(shared_pair, changes):
+        refused = shared_pair.snaprep("rebuild")
+    assert refused.error_id == id, refused
+    assert refused.code in (3, 10)
+    assert refused.document["error"]["what"].startswith(("db1: ", "db2: "))
+    assert all(shown["sent_bytes"] == 0 for shown in refused.document["rounds"])
+    assert refused.document["serves"] == "db1"
+
+
 def test_replication_port_in_use(pair: Pair) -> None:
     """When somebody else listens where the replica should, clients go on with the source, and the error says so."""
     db2 = pair.world["db2"]

@@ -36,16 +36,31 @@ def assert_sound(host: Host) -> None:
 
 
 @contextmanager
-def silent_listener(host: Host) -> Iterator[None]:
-    """A tunnel to the replica that leads nowhere: it accepts and says nothing."""
-    argv = ["socat", "TCP-LISTEN:4852,fork,reuseaddr", "EXEC:sleep 100"]
+def socat(host: Host, port: int, leads_to: str) -> Iterator[None]:
+    """What is connected to a port of the host is joined to something else."""
+    argv = ["socat", f"TCP-LISTEN:{port},fork,reuseaddr", leads_to]
     process = host.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: ":4852" in host.run(["ss", "-ltn"]).stdout, "listener", 5)
+        wait_until(lambda: f":{port} " in host.run(["ss", "-ltn"]).stdout, "listener", 5)
         yield
     finally:
         end(process)
-        host.run(["pkill", "-x", "socat"], check=False)  # sees this host's processes only
+
+
+@contextmanager
+def tunnel(pair: Pair) -> Iterator[None]:
+    """A tunnel from db1 to the port on which a replica on db2 waits."""
+    far = f"TCP:{pair.world.address('db2', seen_from='db1')}:4853"
+    with socat(pair.world["db2"], 4853, "TCP:127.0.0.1:4851"), socat(pair.world["db1"], 4852, far):
+        yield
+
+
+@contextmanager
+def silent_listener(host: Host) -> Iterator[None]:
+    """A tunnel to the replica that leads nowhere: it accepts and says nothing."""
+    with socat(host, 4852, "EXEC:sleep 100"):
+        yield
+    host.run(["pkill", "-x", "socat"], check=False)  # sees this host's processes only
 
 
 @contextmanager
@@ -122,8 +137,10 @@ def test_e_peer_that_says_nothing(pair: Pair, *, operator_dies: bool) -> None:
     with pair.writers() as clients:
         clients.wait_for(100)
         pair.config.write_text(pair.toml({"derby.replication": {"mode": "tunnel"}}))
-        with silent_listener(world["db1"]):
+        with tunnel(pair):
             running = pair.start("rebuild")
+            running.wait_event(harm.begins("prepare"))
+        with silent_listener(world["db1"]):
             running.wait_event(harm.begins("close"))
             if operator_dies:
                 if running.running:
