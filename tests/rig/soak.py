@@ -5,6 +5,7 @@ rebuild     rebuilds in a row, of a fresh, an outdated and a diverged target in 
 takeover    a primary killed under load, a take-over, a fail-back; again and again
 kills       kill -9 of each part of a run in each of its phases
 power       two machines; one of them loses its power at each of several places of a run, and boots again
+power-namespaces  the same with hosts in namespaces: in minutes, and without a kernel that dies
 simulation  random histories against the decisions and recipes, in the model world
 """
 
@@ -18,11 +19,11 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.machines import power
 from tests.machines.world import Machines
-from tests.rig import aftermath, harm, measure
+from tests.rig import aftermath, harm, measure, power
 from tests.rig.derby import create_bank
 from tests.rig.measure import Lost, Window
 from tests.rig.node import RigError
@@ -238,11 +239,11 @@ def soak_kills(runs: int, tally: Tally) -> None:
     tally.bound(f"longest gap {worst_s:.1f} s <= {longest_s:g} s", held=worst_s <= longest_s)
 
 
-def soak_power(runs: int, tally: Tally) -> None:
-    """Both sides at every place, `runs` times over; machines that came through one cut have the next."""
+def soak_power(tier: type[World], runs: int, tally: Tally) -> None:
+    """Both sides at every place, `runs` times over; hosts that came through one cut have the next."""
     left = list(power.SCENES * runs)
     while left:
-        with Machines.start() as world:
+        with tier.start() as world:
             pair = Pair(world, create_bank(world["db1"]))
             while left:
                 side, place = left.pop(0)
@@ -270,7 +271,8 @@ SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
     "rebuild": (soak_rebuild, 20),
     "takeover": (soak_takeover, 10),
     "kills": (soak_kills, 1),
-    "power": (soak_power, 1),
+    "power": (partial(soak_power, Machines), 1),
+    "power-namespaces": (partial(soak_power, World), 1),
     "simulation": (soak_simulation, 20_000),
 }
 

@@ -1,4 +1,4 @@
-"""Power cuts: a machine of a pair is switched off in the middle of a rebuild, boots again, and the run is resumed."""
+"""Power cuts: a host of a pair is switched off in the middle of a rebuild, boots again, and the run is resumed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SCENES = tuple((side, place) for place in PLACES for side in (TARGET, SOURCE))
 CORE = ((TARGET, "receive"), (SOURCE, "close"))
 FULL = frozenset({"receive", "landing"})  # on a target without anything
 RECEIVED_BYTES = 4_000_000
-LIMIT = "2MB/s"  # so that a full copy has a middle
+LIMIT = "4MB/s"  # so that a full copy has a middle
+RATE = 50.0  # of commits, few enough for rounds to shrink at that limit
 PHASE_S = 120.0
 ENDS_S = 60.0
 
@@ -38,7 +39,7 @@ class Survived:
 def moment(place: str) -> Callable[[dict[str, Any]], bool]:
     if place != "receive":
         return harm.begins(place)
-    return lambda event: event["event"] == "progress" and event.get("sent_bytes", 0) > RECEIVED_BYTES
+    return lambda event: event["event"] == "progress" and (event["round"] or {}).get("sent_bytes", 0) > RECEIVED_BYTES
 
 
 def survive(pair: Pair, side: str, place: str) -> Survived:
@@ -49,9 +50,9 @@ def survive(pair: Pair, side: str, place: str) -> Survived:
         harm.forget_target(pair, TARGET)
     else:
         pair.world[TARGET].restart_derby()  # a replica is none any more, and what it holds is outdated
-    with pair.writers() as clients:
+    with pair.writers(rate=RATE) as clients:
         clients.wait_for(20)
-        running = pair.start("rebuild", *(("--limit", LIMIT) if place in FULL else ()))
+        running = pair.start("rebuild", *(("--limit", LIMIT) if place == "receive" else ()))
         running.wait_event(moment(place), PHASE_S)
         pair.world.power_off(side)
         pair.world.boot(side)
