@@ -183,7 +183,7 @@ class ZfsVolume:
 
     def estimate_bytes(self, image: str, point: str, base_guid: int | None, *, flags: Sequence[str] = ()) -> int:
         """About the size of the stream, where the host can say: the cap `estimate`. Raises `base-missing`."""
-        base = None if base_guid is None else zfs_send.base(self.layout, self.caps, image, point, base_guid)
+        base = None if base_guid is None else zfs_send.found(self.layout, image, point, base_guid)
         return sum(
             self.ops.stream_bytes(snapshot, base and zfs_stream.part_of(base, part), flags)
             for part, snapshot in zip(self.layout.parts, self.layout.snapshots(image, point), strict=True)

@@ -20,14 +20,20 @@ def base(layout: Layout, caps: Collection[str], image: str, point: str, base_gui
     `base-missing`.
     """
     for _ in range(_FORKS_MAX):
-        name = zfs_facts.base_name(zfs_look.histories(layout), image, point, base_guid)
-        if name is None:
-            what = f"{image}@{point} does not descend from a snapshot with GUID {base_guid}"
-            raise SnaprepError("base-missing", what, hint="Observe again: it was destroyed, or is of another history.")
+        name = found(layout, image, point, base_guid)
         if "origin" in caps or name.startswith(f"{image}@"):
             return name
         promote(layout, image)
     raise SnaprepError("base-missing", f"{name} is more than {_FORKS_MAX} forks behind {image}@{point}")
+
+
+def found(layout: Layout, image: str, point: str, base_guid: int) -> str:
+    """Where the base is now. Changes nothing. Raises `base-missing`."""
+    name = zfs_facts.base_name(zfs_look.histories(layout), image, point, base_guid)
+    if name is None:
+        what = f"{image}@{point} does not descend from a snapshot with GUID {base_guid}"
+        raise SnaprepError("base-missing", what, hint="Observe again: it was destroyed, or is of another history.")
+    return name
 
 
 def promote(layout: Layout, image: str) -> None:
