@@ -91,7 +91,7 @@ class ZfsVolume:
     def check(self, *, mountpoints: Sequence[str], as_target: bool) -> list[Finding]:
         """What could stop a run, and what other tools do here. Raises `volume-unavailable`."""
         found = zfs_check.findings(self.layout, self.facts(), mountpoints=mountpoints, as_target=as_target)
-        return [*found, Finding("zfs-way", "ok", self.ops.way)]
+        return [*found, *zfs_check.versions(self.features), Finding("zfs-way", "ok", self.ops.way)]
 
     def outside(self, image: str, paths: Sequence[Path]) -> list[Finding]:
         """What of these paths the atomic snapshot of an image does not hold."""

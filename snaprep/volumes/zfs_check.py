@@ -12,6 +12,7 @@ from snaprep.core.volume import Image, ImageRole, VolumeFacts
 from snaprep.volumes import zfs_mounts
 from snaprep.volumes.zfs_command import existing, get, get_local
 from snaprep.volumes.zfs_facts import Rows, dataset, number_of
+from snaprep.volumes.zfs_features import Features
 from snaprep.volumes.zfs_guard import point_prefix
 from snaprep.volumes.zfs_look import Layout
 
@@ -92,6 +93,17 @@ def _abilities(facts: VolumeFacts) -> Finding:
     ]
     said = f"ZFS {facts.version}; can: {', '.join(sorted(facts.caps)) or 'plain send and receive'}"
     return Finding("zfs", "ok", f"{said}; cannot {' nor '.join(lacks)}" if lacks else said)
+
+
+def versions(features: Features) -> list[Finding]:
+    """After an upgrade the commands are new, and the module is the old one until it is loaded again.
+
+    What a distribution adds behind the release may differ.
+    """
+    if not features.module or features.module.split("-")[0] == features.version.split("-")[0]:
+        return []
+    what = f"the zfs command is of version {features.version}, the kernel module of {features.module}"
+    return [Finding("zfs-versions", "warn", what, "restart the host, so that both are of one version")]
 
 
 def _missing(layout: Layout, *, as_target: bool) -> Iterator[Finding]:

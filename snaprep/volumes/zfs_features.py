@@ -33,6 +33,7 @@ class Features:
     version: str  # "2.3.9", or "legacy (pool version 23)"
     legacy: bool  # an OpenSolaris-era command line: zfs-fuse, old illumos
     caps: frozenset[str]
+    module: str = ""  # the kernel module's version, where it is told
 
 
 def option_letters(usage: str) -> frozenset[str]:
@@ -77,10 +78,10 @@ def _usage(argv: list[str], deadline_s: float) -> str:
         return error.stderr
 
 
-def parse_version(text: str) -> str | None:
-    """`zfs version` prints "zfs-2.3.9-1" and the module's version below; an old one prints its usage."""
-    match = re.match(r"zfs-(\S+)", text)
-    return match.group(1) if match else None
+def parse_version(text: str) -> tuple[str, str] | None:
+    """`zfs version` prints "zfs-2.3.9-1" and below it the module's, "zfs-kmod-2.3.9-1"; an old one prints its usage."""
+    match = re.match(r"zfs-(\S+)(?:\s+zfs-kmod-(\S+))?", text)
+    return (match.group(1), match.group(2) or "") if match else None
 
 
 def pool_properties(pool: str, *, legacy: bool = False, wanted: str = "all", deadline_s: float) -> dict[str, str]:
@@ -128,4 +129,6 @@ def probe(pool: str, *, deadline_s: float) -> Features:
         )
     except CommandFailed as error:
         raise explain(error) from error
-    return Features(version or f"legacy (pool version {pool_now.get('version', '?')})", legacy, caps)
+    if version is None:
+        return Features(f"legacy (pool version {pool_now.get('version', '?')})", legacy, caps)
+    return Features(version[0], legacy, caps, version[1])

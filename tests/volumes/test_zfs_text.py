@@ -8,9 +8,10 @@ import pytest
 
 from snaprep.core.errors import CheckFailed, SnaprepError, UsageError
 from snaprep.core.volume import ImageRole
-from snaprep.volumes import zfs_facts, zfs_features, zfs_guard, zfs_mounts, zfs_owner, zfs_stream
+from snaprep.volumes import zfs_check, zfs_facts, zfs_features, zfs_guard, zfs_mounts, zfs_owner, zfs_stream
 from snaprep.volumes.zfs import ZfsVolume
 from snaprep.volumes.zfs_facts import Reading
+from snaprep.volumes.zfs_features import Features
 
 # Captured from zfs-fuse 0.7.0: a dataset with a space in its name, a child, an inherited and a local mark.
 GET = (
@@ -109,13 +110,23 @@ def test_a_new_command_can_all() -> None:
 
 def test_versions_and_sizes_are_parsed() -> None:
     """Both kinds of `zfs version`, and rounded sizes of an old `zpool get`."""
-    assert zfs_features.parse_version("zfs-2.3.9-1\nzfs-kmod-2.3.9-1\n") == "2.3.9-1"
+    assert zfs_features.parse_version("zfs-2.3.9-1\nzfs-kmod-2.2.6-1\n") == ("2.3.9-1", "2.2.6-1")
+    assert zfs_features.parse_version("zfs-2.3.9-1\n") == ("2.3.9-1", "")
     assert zfs_features.parse_version("unrecognized command 'version'\n") is None
     assert zfs_features.parse_size("250M") == 250 << 20
     assert zfs_features.parse_size("1.5T") == 3 << 39
     assert zfs_features.parse_size("-") == 0
     table = "NAME  PROPERTY  VALUE   SOURCE\nmy a  guid      164533  default\nmy a  health    ONLINE  -\n"
     assert zfs_features.parse_pool_columns("my a", table) == {"guid": "164533", "health": "ONLINE"}
+
+
+def test_a_module_of_another_version_is_said() -> None:
+    """Commands and module of one version are fine; after an upgrade without a restart they differ."""
+    caps = frozenset[str]()
+    assert zfs_check.versions(Features("2.3.9-1", legacy=False, caps=caps, module="2.3.9-1ubuntu2")) == []
+    assert zfs_check.versions(Features("legacy", legacy=True, caps=caps)) == []
+    (said,) = zfs_check.versions(Features("2.3.9-1", legacy=False, caps=caps, module="2.2.6-1"))
+    assert (said.id, said.level) == ("zfs-versions", "warn")
 
 
 def test_command_lines() -> None:
