@@ -204,13 +204,17 @@ def earlier(entries: Iterable[Entry], run: str = "") -> History:
 
     Cutovers that failed count against one run's attempts only, so those of other runs are left out.
     """
-    return History(cutovers=tuple(c for e in entries if (c := _cutover(e)) is not None and (c.ok or e.run == run)))
+    known = list(entries)
+    return History(cutovers=_tried(known, run, "cutover"), switchovers=_tried(known, run, "switchover"))
+
+
+def _tried(entries: list[Entry], run: str, kind: str) -> tuple[CutoverTried, ...]:
+    found = ((e, _cutover(e)) for e in entries if e.kind == kind)
+    return tuple(tried for e, tried in found if tried is not None and (tried.ok or e.run == run))
 
 
 def _cutover(entry: Entry) -> CutoverTried | None:
-    """Entries of the kind `cutover` carry the fields of CutoverTried."""
-    if entry.kind != "cutover":
-        return None
+    """Entries of the kinds `cutover` and `switchover` carry the fields of CutoverTried."""
     numbers = ("predicted_p50_ms", "predicted_p90_ms", "blocked_ms")
     if not isinstance(entry.get("ok"), bool) or not all(isinstance(entry.get(n), int | float) for n in numbers):
         return None
@@ -243,7 +247,7 @@ def _worth_keeping(entries: tuple[Entry, ...]) -> list[Entry]:
         if entry.run not in runs:
             runs.append(entry.run)
         room_bytes -= len(json.dumps(dict(entry.fields))) + 100
-        if (len(runs) <= RUNS_KEPT and room_bytes > 0) or (entry.kind == "cutover" and entry.get("ok")):
+        if (len(runs) <= RUNS_KEPT and room_bytes > 0) or (entry.kind in ("cutover", "switchover") and entry.get("ok")):
             kept.append(entry)
     return kept[::-1]
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from snaprep.act import cutover as act_cutover
-from snaprep.act import ready, settle, ship, takeover
+from snaprep.act import ready, settle, ship, switchover, takeover
 from snaprep.act.context import Context, Memory
 from snaprep.act.interpreter import Interpreter
 from snaprep.act.preflight import preflight
@@ -34,6 +34,7 @@ from snaprep.core.action import (
     Seed,
     SetAside,
     Settle,
+    Switchover,
     TakeOver,
     Verify,
 )
@@ -177,6 +178,7 @@ class Run:
             Prepare: self._prepare,
             Cutover: self._cutover,
             TakeOver: self._take_over,
+            Switchover: self._switch_over,
             Verify: self._verify,
             Settle: self._settle,
         }
@@ -284,8 +286,25 @@ class Run:
     def _take_over(self, context: Context, action: TakeOver) -> None:
         self._say(state=RunState.TAKING_OVER, reason=f"{action.target} is made to serve")
         notes = takeover.take_over(context, action)
-        self.memory.history = replace(self.memory.history, settled=True)
+        self.memory.history = replace(self.memory.history, taken_over=True)
         self._say(notes=(*self.memory.report.notes, *notes))
+
+    def _switch_over(self, context: Context, action: Switchover) -> None:
+        way = f"{action.roles.target} becomes the primary, {action.roles.source} its replica"
+        forecast = self._forecast(Prediction(action.p50_ms, action.p90_ms, 0))
+        self._say(state=RunState.SWITCHING_OVER, reason=way, forecast=forecast)
+        tried, shown, error = switchover.switch_over(context, action)
+        self.journal.append("switchover", **fields_of(tried))
+        self._say(cutover=shown)
+        history = self.memory.history
+        self.memory.history = replace(history, switchovers=(*history.switchovers, tried))
+        if not tried.ok:
+            self.sink.note(f"the switchover was undone after {tried.blocked_ms:.0f} ms: {tried.error}")
+        elif error is not None:
+            self.sink.note(f"{action.roles.source} does not follow yet: {error.id}: {error.what}")
+        else:
+            done = f"{action.roles.target} serves as generation {action.generation}, and {action.roles.source} follows"
+            self._say(notes=(*self.memory.report.notes, done))
 
     def _hold(self, context: Context, action: Hold) -> None:
         del context  # nothing is done: that is the action

@@ -10,13 +10,16 @@ import os
 import time
 from collections.abc import Callable
 
+from snaprep.act import switchover as act_switchover
 from snaprep.act import takeover as act_takeover
 from snaprep.control import Control, Sink
 from snaprep.core import decide
-from snaprep.core.action import Action, TakeOver
+from snaprep.core.action import Action, Switchover, TakeOver
+from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
+from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import Aborted, SnaprepError
 from snaprep.core.model import Facts, History, Policy
-from snaprep.core.report import Report, TakeOverQuestion
+from snaprep.core.report import Report, SwitchQuestion, TakeOverQuestion
 from snaprep.core.spec import Pair
 from snaprep.journal import Journal, fields_of
 from snaprep.loop import Decide, Run
@@ -26,7 +29,7 @@ from snaprep.verbs.plan import plan
 from snaprep.verbs.status import status
 from snaprep.verbs.upkeep import clean, command, verify
 
-__all__ = ["check", "clean", "command", "plan", "rebuild", "refresh", "status", "take_over", "verify"]
+__all__ = ["check", "clean", "command", "plan", "rebuild", "refresh", "status", "switch_over", "take_over", "verify"]
 
 
 def rebuild(pair: Pair, policy: Policy, sink: Sink, *, resume: bool = False, control: Control | None = None) -> Report:
@@ -34,7 +37,9 @@ def rebuild(pair: Pair, policy: Policy, sink: Sink, *, resume: bool = False, con
 
     `resume` does the same, for the hosts know where it stood.
     """
-    return _carry_out(pair, policy, sink, control, "resume" if resume else "rebuild", decide.decide_rebuild)
+    if resume:
+        return _carry_out(pair, policy, sink, control, "resume", decide_resume)
+    return _carry_out(pair, policy, sink, control, "rebuild", decide.decide_rebuild)
 
 
 def refresh(pair: Pair, policy: Policy, sink: Sink, *, control: Control | None = None) -> Report:
@@ -55,7 +60,7 @@ def take_over(
     asked: list[bool] = []
 
     def decide_next(facts: Facts, policy: Policy, history: History) -> Action:
-        action = decide.decide_takeover(facts, policy, history, host)
+        action = decide_takeover(facts, policy, history, host)
         if isinstance(action, TakeOver) and not asked:
             asked.append(confirm(act_takeover.question(facts, action)))
             if not asked[0]:
@@ -63,6 +68,32 @@ def take_over(
         return action
 
     return _carry_out(pair, policy, sink, control, "takeover", decide_next, need_all=False)
+
+
+def switch_over(
+    pair: Pair,
+    policy: Policy,
+    sink: Sink,
+    *,
+    host: str | None,
+    confirm: Callable[[SwitchQuestion], bool],
+    control: Control | None = None,
+) -> Report:
+    """Make the replica the primary and the primary its replica. `host` names the one that is to serve."""
+    wanted = [host] if host is not None else []
+    asked: list[bool] = []
+
+    def decide_next(facts: Facts, policy: Policy, history: History) -> Action:
+        if not wanted and (found := aim(facts, policy)) is not None:
+            wanted.append(found)
+        action = decide_switchover(facts, policy, history, wanted[0] if wanted else None)
+        if isinstance(action, Switchover) and not asked:
+            asked.append(confirm(act_switchover.question(action, policy)))
+            if not asked[0]:
+                raise Aborted("not-confirmed", "nothing was changed", hint="type the host's name to go on")
+        return action
+
+    return _carry_out(pair, policy, sink, control, "switchover", decide_next)
 
 
 def _carry_out(

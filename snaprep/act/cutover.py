@@ -40,7 +40,7 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
         context.interpreter.run(holds(plan))
     else:
         context.interpreter.run(undo_of(ready))
-        _raise_if_closed(context, action, outcome, plan.lease_ms / 1000)
+        raise_if_closed(context, plan.source, outcome, plan.lease_ms / 1000)
     tried = CutoverTried(
         ok=error is None,
         predicted_p50_ms=action.p50_ms,
@@ -67,12 +67,11 @@ def holds(plan: CutoverPlan) -> Recipe:
     )
 
 
-def _raise_if_closed(context: Context, action: Cutover, outcome: Outcome, lease_s: float) -> None:
+def raise_if_closed(context: Context, source: str, outcome: Outcome, lease_s: float) -> None:
     """Nothing to raise once the source is open: by the undo, by the guard when the lease was over, or by one more try.
 
     An agent or a link that was lost leaves the undo without an answer; the source is reached anew and looked at.
     """
-    source = action.roles.source
     failed = [s.error for h, s in outcome.undone if h == source and s.op == "gate_open" and s.error]
     if not failed or any(s.op == "gate_open" and s.error is None for _, s in outcome.undone):
         return

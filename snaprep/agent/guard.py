@@ -16,16 +16,17 @@ from collections.abc import Callable, Iterator
 from snaprep.agent import locks, serve
 from snaprep.core import guard as mind
 from snaprep.core.errors import SnaprepError, Stopped
-from snaprep.core.guard import Begins, DidIt, Do, OwnerGone, Returns, Tick, Wanted, Work
+from snaprep.core.guard import Begins, DidIt, Do, Leaves, OwnerGone, Returns, Tick, Wanted, Work
 from snaprep.core.model import RunInfo
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.base import Quiesced
-from snaprep.engines.derby.client import Pending
+from snaprep.engines.derby.client import Pending, SqlError, SqlTimeout
 from snaprep.engines.derby.host import DerbyHost
 from snaprep.engines.derby.session import InFlight
 
 _TICK_S = 0.02
 _OPEN_BOUND_S = 60.0
+_AWAKE_S = 10.0
 ENTRY = "snaprep.agent.guard:main"
 
 
@@ -61,6 +62,31 @@ class Guard:
     def gate_close(self, lease_ms: int) -> None:
         with self._flight(Work.CLOSE, lease_ms):
             self.engine.halt.gate_close()
+
+    def awake(self) -> int:
+        """Have the client up without looking at the database, which may be a replica. Returns the client's pid."""
+        client = self.engine.session.client
+        with contextlib.suppress(SqlError, SqlTimeout):  # there is none of this name: what the answer needs is loaded
+            self.engine.session.connect("nothing", _AWAKE_S, "snaprep-nothing")
+        return client.pid
+
+    def gate_keep(self, lease_ms: int) -> None:
+        """Keep the lease on a gate that is closed already: by its source, in the log that both have."""
+        with self._flight(Work.CLOSE, lease_ms):
+            self.engine.halt.open_shut()
+
+    def open_shut(self) -> None:
+        """Open a copy whose gate is closed, on the connection on which it is attached later."""
+        self.engine.halt.open_shut()
+
+    def leave(self) -> None:
+        """The database is taken away; it is not opened here any more. Raises `lease-passed`."""
+        if refused := self._take(Leaves()):
+            raise Stopped("lease-passed", f"it is not let go of: {refused}", hint="the database is being opened again")
+
+    def retire(self) -> Quiesced:
+        with self._flight(Work.QUIESCE):
+            return self.engine.halt.retire()
 
     def quiesce(self) -> Quiesced:
         with self._flight(Work.QUIESCE):
@@ -188,6 +214,7 @@ def main() -> None:
     guard = Guard()
     threading.Thread(target=guard.watch, daemon=True, name="watch").start()
     operations = (
-        guard.attach, guard.configure, guard.freeze, guard.gate_close, guard.put_back, guard.quiesce, guard.ready,
+        guard.attach, guard.awake, guard.configure, guard.freeze, guard.gate_close, guard.gate_keep, guard.leave,
+        guard.open_shut, guard.put_back, guard.quiesce, guard.ready, guard.retire,
     )  # fmt: skip
     serve.run({f.__name__: f for f in operations}, on_close=[], on_gone=[guard.owner_gone])

@@ -75,6 +75,10 @@ class GuardProcess:
         """Have its client up, and remember which process that is."""
         self._client_pid = int(self.call("ready", deadline_s=_START_S + 10))
 
+    def awake(self) -> None:
+        """Have its client up, and nothing more: the database may be a replica."""
+        self._client_pid = int(self.call("awake", deadline_s=_START_S + 10))
+
     def end_client(self) -> None:
         """End the client of a guard that was killed, and wait until it is gone.
 

@@ -16,6 +16,7 @@ from typing import Any
 from snaprep.agent import check as checks
 from snaprep.agent import feed_steps as _feed_steps  # noqa: F401 (they register themselves)
 from snaprep.agent import locks, probe, process
+from snaprep.agent import switch_steps as _switch_steps  # noqa: F401 (they register themselves)
 from snaprep.agent.host import AgentHost, from_spec, need_owner
 from snaprep.agent.link import Way
 from snaprep.agent.serve import Cancelled, Progress

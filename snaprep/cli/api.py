@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from snaprep.control import Control, Sink
 from snaprep.core.model import Policy
-from snaprep.core.report import CheckReport, Plan, Report, Status, TakeOverQuestion
+from snaprep.core.report import CheckReport, Plan, Report, Status, SwitchQuestion, TakeOverQuestion
 from snaprep.core.spec import Pair
 
 
@@ -26,6 +26,17 @@ class Run(Protocol):
         *,
         host: str | None,
         confirm: Callable[[TakeOverQuestion], bool],
+    ) -> Report: ...
+    def switch_over(
+        self,
+        pair: Pair,
+        policy: Policy,
+        sink: Sink,
+        /,
+        *,
+        host: str | None,
+        confirm: Callable[[SwitchQuestion], bool],
+        control: Control,
     ) -> Report: ...
     def refresh(self, pair: Pair, policy: Policy, sink: Sink, /, *, control: Control) -> Report: ...
     def status(self, pair: Pair, policy: Policy, sink: Sink, /) -> Status: ...

@@ -24,6 +24,7 @@ from snaprep.cli import (
     refresh,
     resume,
     status,
+    switchover,
     takeover,
     verify,
     version,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 _COMPLETE = "_SNAPREP_COMPLETE"
 _VERBS = (
-    init, check, plan, rebuild, takeover, refresh, status, cutover, abort, limit, resume, verify, clean, completion,
-    version,
+    init, check, plan, rebuild, switchover, takeover, refresh, status, cutover, abort, limit, resume, verify, clean,
+    completion, version,
 )  # fmt: skip
 
 

@@ -120,6 +120,17 @@ class TakeOver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switchover:
+    """Shut the primary down, bring its replica to the same end, and let the two change places."""
+
+    roles: Roles  # as they are before it
+    generation: int  # the one that the target will have
+    p50_ms: float
+    p90_ms: float
+    final: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refresh:
     """Ship one side's newest content to the other's receiving image, so that the common base moves on."""
 
@@ -175,6 +186,7 @@ Action: TypeAlias = (
     | Hold
     | Prepare
     | Cutover
+    | Switchover
     | TakeOver
     | Refresh
     | GiveUp

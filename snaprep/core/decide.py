@@ -23,7 +23,6 @@ from snaprep.core.action import (
     Seed,
     SetAside,
     Settle,
-    TakeOver,
     Verify,
 )
 from snaprep.core.errors import ErrorInfo
@@ -39,9 +38,9 @@ from snaprep.core.model import (
     Policy,
     recv_name,
 )
-from snaprep.core.refusals import error, foreign, not_converging, other_pair, primary_answers, sealed, unseen
+from snaprep.core.refusals import error, foreign, held_up, not_converging, other_pair, sealed, unseen
 from snaprep.core.volume import Image
-from snaprep.core.who import describe, opened_copy, stands_apart, who
+from snaprep.core.who import opened_copy, who
 
 ARM_S = 0.3  # from deciding on a cutover to the closed gate; writers write meanwhile
 EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
@@ -53,7 +52,7 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
     if isinstance(roles, ErrorInfo):
         return Refuse(error=roles)
     source, target = facts.host(roles.source), facts.host(roles.target)
-    if (first := _too_full(roles, source, policy) or _cannot_start(facts, source, target)) is not None:
+    if (first := _too_full(roles, source, policy) or cannot_start(facts, source, target)) is not None:
         return first
     if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
         return Reopen(host=source.name)
@@ -100,7 +99,7 @@ def _finish(roles: Roles, history: History) -> Action:
     return Done(serving=roles.source, replica=roles.target)
 
 
-def _cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
+def cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
     """What makes any rebuild impossible, in the order in which an operator would look."""
     for host in (source, target):
         if (unfit := _unfit(facts, host)) is not None:
@@ -187,8 +186,12 @@ def _clear_live(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     """A live image on the target that is no replica of ours is set aside before anything is received."""
     target = facts.host(roles.target)
     live = target.live
-    if live is None or target.claims_replica:
+    if live is None or (target.claims_replica and live.ours and not live.points):
         return None
+    if target.claims_replica:
+        # It was a primary until a switchover: not ours to destroy, or increments continue from what it holds.
+        aside = free_name(target, f"{live.name}.{'old' if live.ours else f'isolated-g{target.claimed_generation}'}")
+        return SetAside(roles=roles, image=live.name, to=aside, why="a primary once, it does not follow any more")
     if live.role is ImageRole.FOREIGN and not policy.isolate_foreign and not _looks_empty(target, live):
         return Refuse(error=foreign(facts, target, live))
     if live.in_use_by:
@@ -264,18 +267,9 @@ def predict_now(policy: Policy, history: History) -> Prediction | None:
 
 def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History, prediction: Prediction) -> Action:
     """The delta fits. Old transactions and the operator's hold come before the cutover."""
-    transactions = facts.host(another.roles.source).engine.transactions
     if policy.hold and not history.release:
         return _paced(another, policy, history, "held: `snaprep cutover` goes on", prediction)
-    reasons = []
-    if transactions.in_doubt:
-        reasons.append(f"{transactions.in_doubt} XA transactions are in doubt")
-    if transactions.oldest_s > policy.transaction_old_s:
-        reasons.append(f"a transaction is open for {transactions.oldest_s:.0f} s; the cutover would roll it back")
-    if transactions.of_our_user:
-        reasons.append(
-            f"{transactions.of_our_user} sessions log in as snaprep's own user: the gate would not stop them"
-        )
+    reasons = held_up(facts, another.roles.source, policy)
     if reasons:
         waited_s = history.now_s - (history.waiting_since_s if history.waiting_since_s is not None else history.now_s)
         if waited_s > policy.transaction_wait_s:
@@ -303,68 +297,6 @@ def _paced(another: Round, policy: Policy, history: History, reason: str, predic
     )
 
 
-def decide_takeover(
-    facts: Facts,
-    policy: Policy,  # noqa: ARG001 (all verbs decide from the same three)
-    history: History,
-    target: str | None = None,
-) -> Action:
-    """Make a surviving host serve. Refused while the primary answers; a take-over that died halfway is finished."""
-    if target is not None and target not in [h.name for h in facts.hosts]:
-        return Refuse(error=error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
-    reachable = [h for h in facts.hosts if not h.error]
-    answering = [h for h in reachable if _answers(h) or _idle_primary(h)]
-    if history.settled and answering:
-        return Done(serving=answering[0].name)
-    halfway = [h for h in reachable if _promoted_halfway(h)]
-    if any(h not in halfway for h in answering) or len(answering) > 1:
-        return Refuse(error=primary_answers(facts, answering[0]))
-    if history.abort and not halfway:
-        return Refuse(error=error("aborted", 11, "the run was ended as asked; nothing was taken over", facts))
-    candidates = halfway or [h for h in reachable if _could_serve(h) and target in (None, h.name)]
-    if not candidates:
-        if not reachable and (why := facts.hosts[0].error) is not None:
-            return Refuse(error=unseen(why, facts))
-        what = "no reachable host holds a copy of this pair that could serve"
-        return Refuse(error=error("no-replica", 3, what, facts, "", tuple(describe(h) for h in facts.hosts)))
-    best = max(candidates, key=_standing)
-    if not best.engine.server_up:
-        return Refuse(
-            error=error("engine-down", 3, f"the database server on {best.name} does not run", facts, "start it")
-        )
-    generation = max(h.claimed_generation for h in facts.hosts) + (0 if best.claims_primary else 1)
-    return TakeOver(target=best.name, generation=generation, from_state=str(best.engine.state))
-
-
-def _answers(host: HostFacts) -> bool:
-    """Open where clients look. What is open elsewhere serves nobody."""
-    return host.engine.state in OPEN_STATES and not stands_apart(host)
-
-
-def _promoted_halfway(host: HostFacts) -> bool:
-    """A take-over died here: open, and not yet marked as the primary or not yet where clients look."""
-    marked = host.live is not None and bool(host.live.properties.get("serves"))
-    return marked and host.engine.state in OPEN_STATES and (not host.claims_primary or stands_apart(host))
-
-
-def _idle_primary(host: HostFacts) -> bool:
-    """Closed, but the first session that comes opens it: it serves."""
-    waits = host.engine.state is EngineState.CLOSED and host.engine.server_up and host.claims_primary
-    return waits and host.stands_at_path
-
-
-def _could_serve(host: HostFacts) -> bool:
-    """It has a live image of this pair, or a complete received point to make one from."""
-    if host.live is not None:
-        return bool(host.live.properties.get("serves"))
-    return host.recv is not None and host.recv.role is ImageRole.RECV and host.recv.newest is not None
-
-
-def _standing(host: HostFacts) -> tuple[int, int, int]:
-    """The newest generation first; in it the last primary, then a running replica, then one that is shut down."""
-    return (host.claimed_generation, int(host.claims_primary), int(host.engine.state in REPLICA_STATES))
-
-
 def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
     """Move the common base forward in both directions while the replica runs."""
     roles = who(facts, policy.source)
@@ -373,7 +305,7 @@ def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
     source, target = facts.host(roles.source), facts.host(roles.target)
     if history.abort:
         return Refuse(error=error("aborted", 11, "the refresh was ended as asked", facts))
-    if action := _cannot_start(facts, source, target):
+    if action := cannot_start(facts, source, target):
         return action
     if not attached(source, target):
         what = f"{target.name} is not a running replica of {source.name}"

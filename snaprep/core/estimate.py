@@ -17,6 +17,7 @@ RATE_MIN_BYTES = 4 << 20  # shorter rounds measure latency, not the link
 RATE_MIN_S = 0.25
 FIXED_P50_MS = 800.0  # gate, shutdowns, snapshot, arm, attach, open: first guess, until this pair has its own
 FIXED_SHARE = 0.25  # of a cutover at least, however long its delta would take on today's link
+SWITCH_FIRST_MS = 700.0  # gate, shutdown, recovery, arm, attach, open: first guess, until this pair has its own
 SPREAD_FIRST = 1.7  # P90 over P50 before anything is measured
 SPREAD_MIN = 1.25
 ROUND_FIXED_S = 0.15
@@ -244,3 +245,11 @@ def _needed_link(measured: Rates, prediction: Prediction, allowed_ms: float | No
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high
+
+
+def predict_switchover(switchovers: tuple[CutoverTried, ...]) -> Prediction:
+    """What a switchover begun now would block: nothing is shipped in it, so earlier ones tell."""
+    seen = sorted(s.blocked_ms for s in switchovers if s.ok)
+    p50_ms = seen[(len(seen) - 1) // 2] if seen else SWITCH_FIRST_MS
+    p90_ms = seen[math.ceil(0.9 * len(seen)) - 1] if len(seen) >= TELLING else 0.0
+    return Prediction(p50_ms, max(p90_ms, p50_ms * (SPREAD_MIN if len(seen) >= TELLING else SPREAD_FIRST)), 0.0)

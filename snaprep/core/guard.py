@@ -9,6 +9,7 @@ The executing process feeds events in, with the host's monotonic clock, and does
 * before it sends a statement that freezes, closes, quiesces or attaches: `Begins`; `refused` in the answer: do not;
 * when that statement has come back, well or not: `Returns`;
 * when its owner wants the database open, on the planned way as well as in an undo: `Wanted`;
+* when its owner takes a gated database away, for the other host to serve: `Leaves`; `refused` in the answer: do not;
 * when its owner is gone (end of file on its pipe): `OwnerGone`;
 * when it has done `THAW`, `OPEN`, `CUT` or `RESTART`: `DidIt`, with `ok`;
 * when `wake_at_s` has passed: `Tick`.
@@ -70,6 +71,11 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaves:
+    """The owner takes the database away while its gate stands: from now on it is not to be opened here."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnerGone:
     """End of file on the owner's pipe."""
 
@@ -85,7 +91,7 @@ class Tick:
     """Time has passed."""
 
 
-Event: TypeAlias = Begins | Returns | Wanted | OwnerGone | DidIt | Tick
+Event: TypeAlias = Begins | Returns | Wanted | Leaves | OwnerGone | DidIt | Tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +145,8 @@ def step(guard: Guard, event: Event, now_s: float) -> Answer:
     """Take one event in."""
     if isinstance(event, Begins):
         return _begin(guard, event, now_s)
+    if isinstance(event, Leaves):
+        return _leave(guard, now_s)
     return _go_on(_taken(guard, event, now_s), now_s)
 
 
@@ -160,6 +168,14 @@ def _begin(guard: Guard, event: Begins, now_s: float) -> Answer:
         until_s = min(until_s, guard.lease_until_s)
     begun = Guard(frozen=frozen, gated=gated, lease_until_s=until_s, in_flight=event.work)
     return Answer(begun)
+
+
+def _leave(guard: Guard, now_s: float) -> Answer:
+    if guard.in_flight is not None or guard.doing is not None or guard.frozen:
+        return Answer(guard, refused=f"{guard.in_flight or guard.doing or 'a freeze'} is under way")
+    if not guard.gated or guard.ending or now_s >= guard.lease_until_s:
+        return _refuse(guard, "lease-passed: the gate does not stand any more", now_s)
+    return Answer(Guard())
 
 
 def _refuse(guard: Guard, why: str, now_s: float) -> Answer:

@@ -250,6 +250,7 @@ class History:
 
     rounds: tuple[RoundDone, ...] = ()
     cutovers: tuple[CutoverTried, ...] = ()
+    switchovers: tuple[CutoverTried, ...] = ()
     now_s: float = 0.0  # monotonic, the operator's
     last_round_end_s: float | None = None
     prepared_s: float | None = None  # when the target was last made ready for a cutover
@@ -258,6 +259,7 @@ class History:
     abort: bool = False
     failed_tokens: tuple[str, ...] = ()  # of streams that could not be gone on with
     refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done
+    taken_over: bool = False
     settled: bool = False
     verified: bool = False
 

@@ -26,7 +26,7 @@ class Ref:
 
 
 Plain: TypeAlias = str | int | float | bool | None
-Arg: TypeAlias = Plain | Ref | tuple[str, ...] | tuple[int, ...] | Mapping[str, str]
+Arg: TypeAlias = Plain | Ref | tuple[str, ...] | tuple[int, ...] | Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,20 @@ def not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
     return error("not-converging", 12, what, facts, hint)
 
 
+def held_up(facts: Facts, source: str, policy: Policy) -> list[str]:
+    """Open work that shutting the source down would roll back, or that its gate would not stop; in words."""
+    transactions, reasons = facts.host(source).engine.transactions, []
+    if transactions.in_doubt:
+        reasons.append(f"{transactions.in_doubt} XA transactions are in doubt")
+    if transactions.oldest_s > policy.transaction_old_s:
+        reasons.append(f"a transaction is open for {transactions.oldest_s:.0f} s; the cutover would roll it back")
+    if transactions.of_our_user:
+        reasons.append(
+            f"{transactions.of_our_user} sessions log in as snaprep's own user: the gate would not stop them"
+        )
+    return reasons
+
+
 def primary_answers(facts: Facts, host: HostFacts) -> ErrorInfo:
     if host.engine.gate_saved or host.engine.state in (EngineState.GATED, EngineState.FROZEN):
         hint = f"`snaprep abort` opens {host.name} again"

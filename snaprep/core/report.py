@@ -27,6 +27,7 @@ class RunState(StrEnum):
     HELD = "held"
     CUTTING_OVER = "cutting-over"
     TAKING_OVER = "taking-over"
+    SWITCHING_OVER = "switching-over"
     REFRESHING = "refreshing"
     VERIFYING = "verifying"
     SETTLING = "settling"
@@ -273,6 +274,17 @@ class TakeOverQuestion:
     target: str
     loss: tuple[str, ...]  # what may be lost, and how that is known
     not_fenced: tuple[str, ...] = ()  # what cannot be kept from writing to the other side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchQuestion:
+    """What is said before anyone is asked to change the roles."""
+
+    source: str  # serves now
+    target: str  # will serve
+    p50_ms: float
+    p90_ms: float
+    budget_ms: float
 
 
 Document: TypeAlias = Report | Plan | Status | CheckReport

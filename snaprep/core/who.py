@@ -20,6 +20,15 @@ def who(facts: Facts, wished_source: str | None = None) -> Roles | ErrorInfo:
     candidates = [h for h in facts.hosts if may_serve(h)]
     if not candidates and (why := next((h.error for h in facts.hosts if h.error), None)) is not None:
         return replace(why, serving=serving(facts))
+    if not candidates and all(h.claims_replica for h in facts.hosts):
+        return ErrorInfo(
+            id="two-replicas",
+            what="both hosts hold a replica: a change of roles died before one of them was the primary",
+            serving="nobody serves",
+            hint="`snaprep takeover` makes the newer one serve",
+            exit_code=21,
+            details=tuple(describe(h) for h in facts.hosts),
+        )
     if not candidates:
         return ErrorInfo(
             id="no-database",
@@ -58,12 +67,22 @@ def stands_apart(host: HostFacts) -> bool:
 
 
 def opened_copy(host: HostFacts) -> bool:
-    """A replica's copy that is open as an ordinary database, beside where clients look, with its gate closed.
+    """A replica's copy that is open as an ordinary database with its gate closed, or put away.
 
     Nobody but snaprep can have been let in, so it is shut down and replaced like any replica that broke. Derby makes
-    one of a replica that ends in the moment in which somebody looks at it: the first session that comes boots it.
+    one of a replica that ends in the moment in which somebody looks at it: the first session that comes boots it. A
+    switchover that was undone, or died, leaves one too.
     """
-    return host.claims_replica and stands_apart(host) and host.engine.state is EngineState.GATED
+    return host.claims_replica and host.engine.state is EngineState.GATED
+
+
+def handing_over(facts: Facts) -> HostFacts | None:
+    """The host to which a switchover that died was handing over: all but open, and nobody finds the former primary."""
+    for host in facts.hosts:
+        other = facts.other(host.name)
+        if opened_copy(host) and host.stands_at_path and not (other.error or other.stands_at_path):
+            return host
+    return None
 
 
 def takes_sessions(host: HostFacts) -> bool:
@@ -91,7 +110,7 @@ def _halted(host: HostFacts) -> bool:
 
 def may_serve(host: HostFacts) -> bool:
     """Open for sessions, or closed and not known to be a copy."""
-    if host.engine.state in REPLICA_STATES:
+    if host.engine.state in REPLICA_STATES or opened_copy(host):
         return False
     if host.engine.state in OPEN_STATES and not stands_apart(host):
         return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from snaprep.core.model import EngineFacts, Finding
-from snaprep.core.recipe import Recipe
+from snaprep.core.recipe import Recipe, Ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,25 @@ class TakeOverPlan:
     fence_live: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchPlan:
+    """The two sides of an attached pair change places. `generation` is the one that the target will have."""
+
+    source: str
+    target: str
+    source_live: str
+    target_live: str
+    source_path: str  # where clients look on the source
+    source_replica_path: str  # where the source's image stands as a replica
+    target_path: str  # where clients look on the target
+    target_replica_path: str
+    warm: tuple[str, str] | None  # (image, point) on the target, for warming its server
+    owner: str  # "user:group" of the files there
+    generation: int
+    budget_ms: int
+    lease_ms: int
+
+
 class EngineRecipe(Protocol):
     """The sequences of one engine."""
 
@@ -117,3 +136,6 @@ class EngineRecipe(Protocol):
     def arm(self, plan: CutoverPlan) -> Recipe: ...
     def cutover(self, plan: CutoverPlan) -> Recipe: ...
     def take_over(self, plan: TakeOverPlan) -> Recipe: ...
+    def switch_prepare(self, plan: SwitchPlan) -> Recipe: ...
+    def hand_over(self, plan: SwitchPlan) -> Recipe: ...
+    def assume(self, plan: SwitchPlan, rolled_back: Mapping[str, object] | Ref, position: int | Ref) -> Recipe: ...

@@ -11,9 +11,11 @@ from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import REPLICA_STATES, EngineState, Facts, HostFacts, ImageRole, Policy, recv_name
 from snaprep.core.report import BaseReport, HostStatus, Kept, Status
 from snaprep.core.spec import Pair
-from snaprep.core.who import describe, may_serve, serving, stands_apart, takes_sessions, who
+from snaprep.core.who import describe, may_serve, opened_copy, serving, stands_apart, takes_sessions, who
 from snaprep.journal import Entry, Journal
 from snaprep.observe import observe, opened
+
+_RESUMABLE = ("rebuild", "resume", "refresh", "switchover")
 
 
 def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
@@ -42,7 +44,7 @@ def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
         last_run=last[0],
         last_verb=last[1],
         last_state=last[2],
-        resumable=last[1] in ("rebuild", "resume", "refresh") and last[2] in ("stopped", "failed", "killed"),
+        resumable=last[1] in _RESUMABLE and last[2] in ("stopped", "failed", "killed"),
         warnings=(*_warnings(facts), *reading.damaged),
         kept=tuple(
             Kept(host=i.host, name=i.image, why="set aside; `snaprep clean --isolated` removes it")
@@ -66,7 +68,7 @@ def _alarm(facts: Facts) -> ErrorInfo | None:
     """What somebody has to act on now."""
     for host in facts.hosts:
         halted = host.engine.state in (EngineState.GATED, EngineState.FROZEN)
-        if halted and not stands_apart(host) and not host.guarded and host.held_by is None:
+        if halted and not stands_apart(host) and not opened_copy(host) and not host.guarded and host.held_by is None:
             return ErrorInfo(
                 id="gate-left-closed",
                 what=f"{host.name} is {host.engine.state}, and no run keeps it so",

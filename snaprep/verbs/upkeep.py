@@ -16,7 +16,7 @@ from snaprep.core.model import EngineState, Facts, Policy
 from snaprep.core.recipe import Step
 from snaprep.core.report import Kept, Report, RunState
 from snaprep.core.spec import Pair
-from snaprep.core.who import opened_copy, serving, stands_apart, who
+from snaprep.core.who import handing_over, opened_copy, serving, stands_apart, who
 from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal
 from snaprep.observe import judge, observe, opened
@@ -24,7 +24,7 @@ from snaprep.session import Session
 
 _POST_S = 15.0
 _LISTEN = {  # the verbs whose runs obey a command
-    "abort": ("rebuild", "resume", "refresh", "takeover"),
+    "abort": ("rebuild", "resume", "refresh", "takeover", "switchover"),
     "cutover": ("rebuild", "resume"),
     "limit": ("rebuild", "resume", "refresh"),
 }
@@ -64,15 +64,17 @@ def _put_back(session: Session, facts: Facts, sink: Sink, report: Report) -> Rep
     """Open what is gated or frozen, drop what was half received, take back keys that were left."""
     session.lock("abort", "abort", [h.name for h in session.pair.hosts if h.name in session.hosts])
     interpreter = Interpreter(session, sink.event)
-    notes = []
+    notes, halfway = [], handing_over(facts)
     for host in facts.hosts:
         if host.error:
             continue
         closed = host.engine.state in (EngineState.GATED, EngineState.FROZEN) or host.engine.gate_saved
-        if closed and not stands_apart(host):
+        if closed and not stands_apart(host) and not opened_copy(host):
             interpreter.must((Step(host=host.name, op="gate_open", deadline_s=90),))
             notes.append(f"{host.name} is open again")
-        if host.engine.state is EngineState.WAITING or opened_copy(host):
+        if host is halfway:
+            notes.append(f"a switchover to {host.name} has died: `snaprep switchover` finishes it")
+        elif host.engine.state is EngineState.WAITING or opened_copy(host):
             interpreter.must((Step(host=host.name, op="stop_replica", deadline_s=60),))
             notes.append(f"the replica on {host.name}, which has no primary, was stopped")
         tidied = interpreter.must((Step(host=host.name, op="tidy", deadline_s=60),)).results["tidy"]

@@ -10,10 +10,11 @@ from typing import Any, Literal
 from snaprep.cli.main import main
 from snaprep.control import Control, Sink
 from snaprep.core.model import Policy
-from snaprep.core.report import CheckReport, Plan, Report, Status, TakeOverQuestion
+from snaprep.core.report import CheckReport, Plan, Report, Status, SwitchQuestion, TakeOverQuestion
 from snaprep.core.spec import Pair
 from tests.view import samples
 
+SWITCH = SwitchQuestion(source="db1", target="db2", p50_ms=700, p90_ms=1190, budget_ms=4000)
 QUESTION = TakeOverQuestion(target="db2", loss=("at most 3 commits",), not_fenced=("db1 cannot be reached",))
 
 
@@ -55,6 +56,20 @@ class StandIn:
         confirm: Callable[[TakeOverQuestion], bool],
     ) -> Report:
         self._call("takeover", pair, policy, sink, None, host=host, confirmed=confirm(QUESTION))
+        return self.report
+
+    def switch_over(
+        self,
+        pair: Pair,
+        policy: Policy,
+        sink: Sink,
+        /,
+        *,
+        host: str | None,
+        confirm: Callable[[SwitchQuestion], bool],
+        control: Control,
+    ) -> Report:
+        self._call("switchover", pair, policy, sink, control, host=host, confirmed=confirm(SWITCH))
         return self.report
 
     def refresh(self, pair: Pair, policy: Policy, sink: Sink, /, *, control: Control) -> Report:

@@ -36,6 +36,8 @@ from tests.view import samples
         (["clean", "--dry-run"], ("clean", {"isolated": (), "dry_run": True})),
         (["clean", "--isolated", "a/b", "--yes"], ("clean", {"isolated": ("a/b",), "dry_run": False})),
         (["takeover", "--yes"], ("takeover", {"host": None, "confirmed": True})),
+        (["switchover", "--yes"], ("switchover", {"host": None, "confirmed": True})),
+        (["switchover", "db2", "--yes", "--budget", "3s"], ("switchover", {"host": "db2", "confirmed": True})),
         (["takeover", "db2", "--yes"], ("takeover", {"host": "db2", "confirmed": True})),
     ],
 )
@@ -98,6 +100,8 @@ def test_resume_uses_the_options_of_the_run() -> None:
         (["rebuild", "--source", "db9"], "unknown-host"),
         (["takeover", "db9", "--yes"], "unknown-host"),
         (["takeover"], "needs-yes"),
+        (["switchover", "db9", "--yes"], "unknown-host"),
+        (["switchover"], "needs-yes"),
         (["clean", "--isolated", "a/b"], "needs-yes"),
         (["-c", "missing.toml", "status"], "config-not-found"),
         (["--json", "--events", "-", "status"], "options-conflict"),

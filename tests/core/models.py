@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from snaprep.act import cutover, ship, takeover
+from snaprep.act import cutover, ship, switchover, takeover
 from snaprep.act.context import Context
 from snaprep.core import keep
 from snaprep.core.action import (
@@ -21,10 +21,11 @@ from snaprep.core.action import (
     Seed,
     SetAside,
     Settle,
+    Switchover,
     TakeOver,
 )
 from snaprep.core.model import Facts, Policy
-from snaprep.core.recipe import Recipe, Step
+from snaprep.core.recipe import Recipe, Ref, Step
 from snaprep.core.simulated.world import Content, HostState, ImageState, Load, World
 from snaprep.core.spec import DerbySpec, HostSpec, Pair, Reach
 from snaprep.core.volume import ImageRole
@@ -89,6 +90,14 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
         return derby.arm(plan), derby.cutover(plan), cutover.holds(plan)
     if isinstance(action, Prepare):
         return (derby.prepare(cutover.prepare_plan(there, action)),)
+    if isinstance(action, Switchover):
+        change = switchover.switch_plan(there, action)
+        known = Ref("rolled_back")
+        return (
+            derby.switch_prepare(change),
+            derby.hand_over(change),
+            derby.assume(change, known, Ref("retire", "position")),
+        )
     if isinstance(action, TakeOver):
         return (derby.take_over(takeover.take_over_plan(there, action)),)
     return tuple((s,) for s in _plain(action, facts))

@@ -23,7 +23,8 @@ from snaprep.core.action import (
     TakeOver,
     Verify,
 )
-from snaprep.core.decide import decide_rebuild, decide_refresh, decide_takeover, free_name
+from snaprep.core.decide import decide_rebuild, decide_refresh, free_name
+from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import CutoverTried, EngineFacts, EngineState, Facts, History, HostFacts, Policy, Transactions
 from snaprep.core.volume import ImageRole, Partial
@@ -437,7 +438,7 @@ def test_a_replica_takes_over_with_the_next_generation() -> None:
     """And when it has, it is done."""
     action = decide_takeover(both(DEAD, alone()), POLICY, NEW)
     assert action == TakeOver(target="b", generation=2, from_state="replica")
-    done = decide_takeover(both(DEAD, serving("b", generation=2)), POLICY, History(settled=True))
+    done = decide_takeover(both(DEAD, serving("b", generation=2)), POLICY, History(taken_over=True))
     assert done == Done(serving="b")
 
 

@@ -15,6 +15,7 @@ from snaprep.core.guard import (
     Do,
     Event,
     Guard,
+    Leaves,
     OwnerGone,
     Returns,
     Tick,
@@ -204,3 +205,30 @@ def _ends_open(guard: Guard, now_s: float) -> None:
             guard = step(guard, Tick(), now_s).guard
     assert not guard.halted
     assert now_s <= began_s + PATIENCE_S + RETRY_S
+
+
+def test_what_is_taken_away_is_not_opened() -> None:
+    """A gated database that the other host is to serve: nothing is left to open, whatever comes after."""
+    left = after(*GATED, (1, Leaves()))
+    assert (left.guard, left.refused) == (Guard(), "")
+    for event in (Tick(), OwnerGone()):
+        assert Do.OPEN not in step(left.guard, event, 20.0).do
+
+
+@pytest.mark.parametrize(
+    ("before", "at_s", "why", "do"),
+    [
+        (GATED, 10.0, "lease-passed", (Do.OPEN,)),
+        ((*GATED, (1, Wanted())), 2.0, "open is under way", ()),
+        ((*GATED, (1, Begins(Work.QUIESCE))), 2.0, "quiesce is under way", ()),
+        (FROZEN, 1.0, "a freeze is under way", ()),
+        ((), 1.0, "lease-passed", ()),
+    ],
+)
+def test_what_is_being_put_back_is_not_taken_away(
+    before: tuple[tuple[float, Event], ...], at_s: float, why: str, do: tuple[Do, ...]
+) -> None:
+    """Past the lease, or while a step or an opening is under way, it stays, and who asked is told."""
+    answer = after(*before, (at_s, Leaves()))
+    assert answer.refused.startswith(why)
+    assert answer.do == do

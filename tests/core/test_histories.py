@@ -81,6 +81,8 @@ class History:
             lambda: self.run("rebuild", self.faults()),
             lambda: self.run("rebuild", self.faults(), abort_after=dice.randint(1, 8)),
             lambda: self.run("refresh", self.faults()),
+            lambda: self.run("switchover", self.faults()),
+            lambda: self.run("resume", self.faults()),
             lambda: advance(world, dice.choice([0.5, 7.0, 60.0])),
             self.later,
             self.someone_elses,
@@ -173,6 +175,7 @@ class History:
         self.policy = Policy(budget_ms=30_000)
         trace = self.run("rebuild")
         assert trace.error is None, (self.log, trace.error)
+        serving = world.hosts[world.clients_at]
         assert accepts(serving), self.log
         assert world.other(serving.name).server.mode == "replica", self.log
         assert set(bases(facts_of(world))) == {"a", "b"}, self.log

@@ -41,6 +41,14 @@ def replicated() -> World:
     return world
 
 
+def switched() -> World:
+    """b serves after a switchover, a replicates it."""
+    world = replicated()
+    assert simulate_run("switchover", world, POLICY, write, name="s1", target="b").error is None
+    advance(world, 5)
+    return world
+
+
 def primary_dead() -> World:
     """b replicates, a is without power."""
     world = replicated()
@@ -75,7 +83,12 @@ START: dict[str, tuple[Callable[[], World], str]] = {
     "fail-back": (failed_over, "rebuild"),
     "refresh": (replicated, "refresh"),
     "take-over": (primary_dead, "takeover"),
+    "switchover": (replicated, "switchover"),
+    "switch-back": (switched, "switchover"),
 }
+
+
+TARGETS = {"take-over": "b", "switchover": "b", "switch-back": "a"}
 
 
 def recover(world: World, goal: str) -> Trace:
@@ -96,7 +109,7 @@ def recover(world: World, goal: str) -> Trace:
 
 def count_steps(case: str) -> int:
     start, goal = START[case]
-    target = "b" if goal == "takeover" else None
+    target = TARGETS.get(case)
     trace = simulate_run(goal, start(), POLICY, write, name="c1", target=target)  # type: ignore[arg-type]
     assert trace.error is None
     assert trace.broken == []
@@ -113,7 +126,7 @@ def test_killed_before_any_step_it_ends_well(case: str, kill: tuple[Kill, str]) 
     began = start()
     for at in range(1, count_steps(case) + 2):
         world = copy.deepcopy(began)
-        target = "b" if goal == "takeover" else None
+        target = TARGETS.get(case)
         first = simulate_run(goal, world, POLICY, write, (Fault(at, *kill),), name="f1", target=target)  # type: ignore[arg-type]
         assert first.broken == [], (at, first.steps[-3:])
         assert first.error is None or first.error.id != "endless", (at, first.steps[-3:])

@@ -249,7 +249,6 @@ def test_operations_refuse_as_the_real_ones_do() -> None:
     assert fails(world, "b", "destroy_image", image="b/db") == "dataset-busy"
     newest = world.hosts["b"].images["b/db.recv"].points[-1].name
     assert fails(world, "b", "destroy_point", image="b/db.recv", point=newest) == "has-dependents"
-    assert fails(world, "b", "set_aside", image="b/db", to="b/db.x") == "dataset-busy"
     assert fails(world, "b", "mount", image="b/db", mountpoint="/db") == "dataset-busy"
     assert fails(world, "b", "present", image="b/db.recv", point=newest, to="b/db", mountpoint="/", generation=1) == (
         "dataset-exists"
@@ -262,8 +261,55 @@ def test_operations_refuse_as_the_real_ones_do() -> None:
     assert fails(world, "b", "prove", position=-1) == "position-differs"
     world.hosts["b"].server.mode = "open"
     assert fails(world, "b", "withdraw", image="b/db") == "dataset-busy"
+    assert fails(world, "b", "set_aside", image="b/db", to="b/db.x") == "dataset-busy"
     world.hosts["b"].live_name = "b/other"
     assert fails(world, "b", "prove", position=1) == "no-database"
+
+
+def test_the_steps_of_a_switchover_refuse_as_the_real_ones_do() -> None:
+    """Without a gate that stands, on a copy of another history, on one that is open or not closed to clients."""
+    world = replicated()
+    a, b = world.hosts["a"], world.hosts["b"]
+    do(world, "b", "guard_awake")
+    do(world, "a", "gate_prepare")
+    assert fails(world, "a", "retire") == "lease-passed"
+    assert fails(world, "a", "step_down") == "lease-passed"
+    assert fails(world, "b", "open_shut") == "gate-open"
+    do(world, "a", "gate_close", lease_ms=60_000)
+    world.link_up = False
+    do(world, "a", "retire")
+    tail = do(world, "a", "log_tail", since=None)
+    assert fails(world, "b", "log_append", tail=tail) == "copy-opened"
+    assert fails(world, "b", "move", image="b/db", mountpoint="/db") == "dataset-busy"
+    do(world, "b", "replica_leaves")
+    do(world, "b", "replica_leaves")
+    older = do(world, "b", "log_tail", since=None)
+    do(world, "b", "log_append", tail=tail)
+    assert fails(world, "a", "log_append", tail=older) == "log-ends-differ"
+    do(world, "b", "open_shut")
+    do(world, "b", "open_shut")
+    assert fails(world, "a", "step_up", image="a/db", mountpoint="/db") == "gate-opening"
+    kill_server(world, a)
+    assert fails(world, "a", "retire") == "engine-down"
+    assert not accepts(b)
+
+
+def test_what_was_taken_back_serves_again() -> None:
+    """`step_up` after `step_down`: at the clients' path, and open, as soon as there is a server."""
+    world = replicated()
+    host = world.hosts["a"]
+    do(world, "a", "gate_prepare")
+    do(world, "a", "gate_close", lease_ms=60_000)
+    do(world, "a", "retire")
+    do(world, "a", "step_down")
+    do(world, "a", "move", image="a/db", mountpoint="/db.replica")
+    advance(world, 60)
+    assert violations(world) == []
+    kill_server(world, host)
+    assert fails(world, "a", "step_up", image="a/db", mountpoint="/db") == "engine-down"
+    advance(world, 30)
+    do(world, "a", "step_up", image="a/db", mountpoint="/db")
+    assert accepts(host)
 
 
 def test_streams_refuse_what_does_not_fit() -> None:

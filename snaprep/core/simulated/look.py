@@ -42,13 +42,13 @@ def _engine_facts(world: World, host: HostState) -> EngineFacts:
     opened = server.up and server.mode == "open"
     age_s = world.now_s - host.oldest_since_s if host.transactions else 0.0
     return EngineFacts(
-        state=_state(host, gate=content.gate),
+        state=_state(host, gate=content.gate or content.away),
         server_up=server.up,
         position=content.position,
         position_text=str(content.position),
         generation=content.generation or None if opened else None,
         replicating=_replicating(world, host),
-        gate_saved=opened and content.gate,
+        gate_saved=(opened and content.gate) or content.away,
         database_bytes=world.database_bytes,
         transactions=Transactions(open=host.transactions, oldest_s=age_s),
     )
@@ -60,6 +60,8 @@ def _state(host: HostState, *, gate: bool) -> EngineState:
         return EngineState.UNKNOWN
     if server.mode == "open":
         return EngineState.FROZEN if server.frozen else EngineState.GATED if gate else EngineState.PRIMARY
+    if server.mode == "closed" and host.live and host.live.content and host.live.content.away:
+        return EngineState.GATED
     modes = {"waiting": EngineState.WAITING, "replica": EngineState.REPLICA}
     return modes.get(server.mode, EngineState.CLOSED)
 

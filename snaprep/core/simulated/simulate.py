@@ -23,9 +23,12 @@ from snaprep.core.action import (
     Round,
     Seed,
     Settle,
+    Switchover,
     TakeOver,
     Verify,
 )
+from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
+from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone
 from snaprep.core.recipe import Recipe, Step, calls, resolve, undo_of
@@ -38,14 +41,14 @@ RETRIES = 5
 ACTIONS_MAX = 400
 _MOVES_POINTS = frozenset({"destroy_point", "destroy_image", "withdraw", "set_aside", "receive_end", "present", "mark"})
 
-Goal: TypeAlias = Literal["rebuild", "takeover", "refresh"]
+Goal: TypeAlias = Literal["rebuild", "resume", "takeover", "refresh", "switchover"]
 Write: TypeAlias = Callable[[Action, Facts, Policy, str], tuple[Recipe, ...]]
 Kill: TypeAlias = Literal["operator", "agent", "guard", "agent and guard", "server", "host", "link", "silence", "heal"]
 Meanwhile: TypeAlias = Callable[[World], None]
 
 _GOALS: Mapping[Goal, Callable[[Facts, Policy, History], Action]] = {
     "rebuild": decide.decide_rebuild,
-    "takeover": decide.decide_takeover,
+    "resume": decide_resume,
     "refresh": decide.decide_refresh,
 }
 
@@ -151,7 +154,10 @@ def _loop(run: _Run, abort_after: int | None) -> None:
 
 def _decide(run: _Run, facts: Facts) -> Action:
     if run.goal == "takeover":
-        return decide.decide_takeover(facts, run.policy, run.trace.history, run.target)
+        return decide_takeover(facts, run.policy, run.trace.history, run.target)
+    if run.goal == "switchover":
+        run.target = run.target or aim(facts, run.policy)
+        return decide_switchover(facts, run.policy, run.trace.history, run.target)
     return _GOALS[run.goal](facts, run.policy, run.trace.history)
 
 
@@ -159,14 +165,19 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
     """Do one action, and note in the history what it taught."""
     trace, world = run.trace, run.world
     if isinstance(action, Hold):
-        advance(world, action.pace_s)
-        return
+        return advance(world, action.pace_s)
     recipes = run.write(action, facts, run.policy, f"snaprep-model-{run.name}-{len(trace.actions):03d}")
-    began_s = world.now_s
     world.given_up = world.given_up or isinstance(action, GiveUp)
     if isinstance(action, Cutover):
-        _cut_over(run, action, recipes)
-        return
+        return _cut_over(run, action, recipes)
+    if isinstance(action, Switchover):
+        return _switch_over(run, action, recipes)
+    return _do(run, action, recipes)
+
+
+def _do(run: _Run, action: Action, recipes: tuple[Recipe, ...]) -> None:
+    trace, world = run.trace, run.world
+    began_s = world.now_s
     results: dict[str, object] = {}
     for recipe in recipes:
         results |= _must(run, recipe)
@@ -182,8 +193,10 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
         trace.history = replace(history, prepared_s=world.now_s)
     elif isinstance(action, Verify):
         trace.history = replace(history, verified=True)
-    elif isinstance(action, Settle | TakeOver):
+    elif isinstance(action, Settle):
         trace.history = replace(history, settled=True)
+    elif isinstance(action, TakeOver):
+        trace.history = replace(history, taken_over=True)
 
 
 def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total_s: float) -> None:
@@ -219,6 +232,20 @@ def _cut_over(run: _Run, action: Cutover, recipes: tuple[Recipe, ...]) -> None:
         error is None, action.p50_ms, action.p90_ms, blocked_ms, error.id if error else "", delta_bytes
     )
     run.trace.history = replace(run.trace.history, cutovers=(*run.trace.history.cutovers, tried))
+
+
+def _switch_over(run: _Run, action: Switchover, recipes: tuple[Recipe, ...]) -> None:
+    """Make ready, what can be undone, and what cannot; a failure is noted, not raised."""
+    ready, over, assume = recipes
+    _must(run, ready)
+    began_s = run.world.now_s
+    results: dict[str, object] = {}
+    error = _interpret(run, over, results)
+    if error is None:
+        _interpret(run, assume, results)
+    blocked_ms = 1000 * (run.world.now_s - began_s)
+    tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, error.id if error else "")
+    run.trace.history = replace(run.trace.history, switchovers=(*run.trace.history.switchovers, tried))
 
 
 # -- the interpreter ---------------------------------------------------------------------------------------------------

@@ -13,15 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 from snaprep.core.errors import Stopped
-from snaprep.core.guard import Begins, Guard, Returns, Wanted, Work
+from snaprep.core.guard import Returns, Wanted, Work
+from snaprep.core.simulated.serving import begin_work, guard_of, live_of, ready_server
 from snaprep.core.simulated.storage import STORAGE, Operation, fail, image_of, point_of
+from snaprep.core.simulated.switch import SWITCH
 from snaprep.core.simulated.world import (
     SLICE_S,
-    Content,
     HostState,
-    ImageState,
-    Server,
     World,
+    accepts,
     advance,
     guarded,
     open_gate,
@@ -32,7 +32,8 @@ from snaprep.core.simulated.world import (
 
 DURATION_S: Mapping[str, float] = {
     "quiesce": 0.2, "snapshot": 0.04, "present": 0.1, "prove": 0.02, "arm_replica": 0.3, "attach": 0.2, "warm": 1.0,
-    "promote": 0.3, "freeze": 0.06, "gate_close": 0.05, "gate_open": 0.025,
+    "promote": 0.3, "freeze": 0.06, "gate_close": 0.05, "gate_open": 0.025, "retire": 0.05, "move": 0.06,
+    "open_shut": 0.2, "step_down": 0.05,
 }  # fmt: skip
 UNKNOWN_S = 0.02
 ATTACH_HANGS_S = 30.0
@@ -52,31 +53,7 @@ def perform(world: World, host: HostState, op: str, args: Mapping[str, Any], dea
     return OPERATIONS[op](world, host, **{name: value for name, value in given.items() if name in known})
 
 
-def live_of(host: HostState) -> tuple[ImageState, Content]:
-    """The database at the engine's path."""
-    live = host.live
-    if live is None or live.content is None or not live.mounted:
-        raise fail("no-database", f"nothing at the engine's path on {host.name}")
-    return live, live.content
-
-
-def ready_server(host: HostState) -> Server:
-    if not host.server.up or host.server.wedged:
-        raise fail("engine-down", f"the server on {host.name} does not answer")
-    return host.server
-
-
 # -- the database ----------------------------------------------------------------------------------------------------
-
-
-def _guard(host: HostState) -> None:
-    host.guard = host.guard or Guard()
-
-
-def _begin(world: World, host: HostState, work: Work, lease_s: float = 0.0) -> None:
-    refused = guarded(world, host, Begins(work, lease_s))
-    if refused or host.guard is None:
-        raise fail("lease-passed", refused or "the guard is gone")
 
 
 def freeze(world: World, host: HostState, *, lease_ms: int) -> None:
@@ -85,8 +62,8 @@ def freeze(world: World, host: HostState, *, lease_ms: int) -> None:
     server = ready_server(host)
     if server.mode == "closed":
         opened(host)
-    _guard(host)
-    _begin(world, host, Work.FREEZE, lease_ms / 1000)
+    guard_of(host)
+    begin_work(world, host, Work.FREEZE, lease_ms / 1000)
     server.frozen = True
     guarded(world, host, Returns(Work.FREEZE))
 
@@ -102,12 +79,12 @@ def gate_prepare(world: World, host: HostState) -> None:
     """The guard lives and has its connections before anything is gated."""
     live_of(host)
     ready_server(host)
-    _guard(host)
+    guard_of(host)
 
 
 def guard_ready(world: World, host: HostState) -> None:
     """The guard lives and its thaw is prepared, before anything is frozen."""
-    _guard(host)
+    guard_of(host)
 
 
 def checkpoint(world: World, host: HostState) -> None:
@@ -124,15 +101,15 @@ def gate_close(world: World, host: HostState, *, lease_ms: int) -> None:
         opened(host)
     if server.mode != "open":
         raise fail("not-primary", f"{host.name} is not open")
-    _guard(host)
-    _begin(world, host, Work.CLOSE, lease_ms / 1000)
+    guard_of(host)
+    begin_work(world, host, Work.CLOSE, lease_ms / 1000)
     put(host, gate=True, position=content.position + 1)
     guarded(world, host, Returns(Work.CLOSE))
 
 
 def quiesce(world: World, host: HostState) -> dict[str, object]:
     """Shut down, boot as admin (which rolls back), shut down again: after that the log's end stands (derby.md 0)."""
-    _begin(world, host, Work.QUIESCE)
+    begin_work(world, host, Work.QUIESCE)
     live, content = live_of(host)
     if not host.server.up:
         guarded(world, host, Returns(Work.QUIESCE, ok=False))
@@ -158,13 +135,14 @@ def arm_replica(world: World, host: HostState) -> None:
     if server.mode != "closed":
         raise fail("already-open", "XRE09")
     server.mode, live.started = "waiting", True
+    put(host, away=False)
     if not content.clean or content.open_work:
         put(host, damaged=True)
 
 
 def attach(world: World, host: HostState, *, deadline_s: float) -> None:
     """startMaster boots the primary and connects. A silent peer keeps it for 30 s, unless it is cut (trap E)."""
-    _begin(world, host, Work.ATTACH)
+    begin_work(world, host, Work.ATTACH)
     server = host.server
     server.attaching, server.cut = True, False
     error = _attach(world, host, deadline_s)
@@ -224,8 +202,9 @@ def detach(world: World, host: HostState) -> None:
 
 
 def stop_replica(world: World, host: HostState) -> None:
-    """stopSlave, or cut and shut down. Never touches a database that is open for sessions."""
-    if host.server.mode in ("waiting", "replica"):
+    """stopSlave, or cut and shut down; a copy that is open behind its gate, too, but nothing that takes sessions."""
+    copied = host.live is not None and host.live.properties.get("serves") == "replica" and not accepts(host)
+    if host.server.mode in ("waiting", "replica") or (copied and host.server.mode == "open"):
         host.server.mode = "closed"
         world.other(host.name).server.replicating = False
 
@@ -268,6 +247,7 @@ def warm(world: World, host: HostState, *, image: str, point: str) -> None:
 
 OPERATIONS: Mapping[str, Operation] = {
     **STORAGE,
+    **SWITCH,
     **{
         f.__name__: f
         for f in (

@@ -119,8 +119,10 @@ def adopt(world: World, host: HostState, *, image: str, generation: int) -> None
 def set_aside(world: World, host: HostState, *, image: str, to: str) -> None:
     """Rename: origin and clones follow (zfs.md 10). A closed database is let go of first; an open one is busy."""
     found = image_of(host, image)
-    if image == host.live_name and host.server.mode != "closed":
+    if image == host.live_name and host.server.mode == "open" and not (found.content and found.content.gate):
         raise fail("dataset-busy", f"{image} is open")
+    if image == host.live_name:
+        host.server = replace(host.server, mode="closed", replicating=False)
     found.partial, found.mounted, found.automounts = None, "", False
     found.name, found.role = to, ImageRole.ISOLATED
     host.images[to] = host.images.pop(image)

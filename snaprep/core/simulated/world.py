@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from snaprep.core.guard import Begins, DidIt, Do, Event, Guard, OwnerGone, Tick, step
+from snaprep.core.guard import Begins, DidIt, Do, Event, Guard, Leaves, OwnerGone, Tick, step
 from snaprep.core.volume import ImageRole
 
 SLICE_S = 0.25
@@ -33,6 +33,7 @@ class Content:
     clean: bool = False  # shut down, nothing to roll back
     work_s: float = 0.0
     damaged: bool = False  # rows were lost without a word
+    away: bool = False  # shut down, and put out of the sight of clients who would open it
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,8 @@ def accepts(host: HostState) -> bool:
     live, server = host.live, host.server
     if not (host.up and server.up and live and live.mounted == PATH and live.content) or server.frozen:
         return False
-    return server.mode in ("open", "closed") and not live.content.gate and not server.wedged
+    found = server.mode == "open" or (server.mode == "closed" and not live.content.away)
+    return found and not live.content.gate and not server.wedged
 
 
 def put(host: HostState, **changes: object) -> None:
@@ -166,7 +168,7 @@ def opened(host: HostState) -> None:
     assert live is not None
     assert live.content is not None
     live.started = True
-    put(host, position=live.content.position + live.content.open_work, open_work=0, clean=False)
+    put(host, position=live.content.position + live.content.open_work, open_work=0, clean=False, away=False)
     host.server.mode = "open"
     host.server.was_master = False
 
@@ -196,6 +198,8 @@ def guarded(world: World, host: HostState, event: Event) -> str:
     host.guard = answer.guard
     if isinstance(event, Begins) and not answer.refused:
         world.halted_until_s[host.name] = answer.guard.lease_until_s
+    if isinstance(event, Leaves) and not answer.refused:
+        world.halted_until_s.pop(host.name, None)
     for do in answer.do:
         if do is Do.EXIT:
             host.guard = None
@@ -243,7 +247,10 @@ def open_gate(world: World, host: HostState) -> bool:
 
 
 def _clients(world: World, dt: float) -> None:
+    """They know both hosts: where nobody lets them in they try the other."""
     host = world.hosts[world.clients_at]
+    if not accepts(host) and accepts(other := world.other(host.name)):
+        world.clients_at, host = other.name, other
     live = host.live
     knocked = host.up and host.server.up and live and live.mounted == PATH and host.server.mode == "closed"
     if knocked and not quiescing(host):
@@ -268,9 +275,9 @@ def _clients(world: World, dt: float) -> None:
 
 
 def quiescing(host: HostState) -> bool:
-    """Shut down twice: a refused client that opens the database changes nothing in its log any more."""
+    """Shut down twice, or put away: a refused client that comes changes nothing in its log any more."""
     content = host.live.content if host.live else None
-    return content is not None and content.clean and content.gate
+    return content is not None and (content.away or (content.clean and content.gate))
 
 
 def _ship(world: World) -> None:
@@ -286,7 +293,7 @@ def _ship(world: World) -> None:
             assert live.content is not None
             assert copy is not None
             assert copy.content is not None
-            copy.content = replace(live.content, clean=False, damaged=copy.content.damaged)
+            copy.content = replace(live.content, clean=False, damaged=copy.content.damaged, away=False)
         else:
             world.link_lost_at_s = world.now_s if world.link_lost_at_s is None else world.link_lost_at_s
             if world.now_s - world.link_lost_at_s >= ROLE_DROPPED_S:

@@ -15,6 +15,8 @@ from snaprep.engines.derby import log
 
 OS_LOCK = "dbex.lck"  # holds the lock
 LOCK_NOTE = "db.lck"  # names the holder, and is a sign and no lock
+SIGN = "service.properties"  # without it Derby finds no database
+AWAY = "service.properties.snaprep-away"
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 UNKNOWN_PID = 0
@@ -66,10 +68,34 @@ def read(directory: Path) -> DatabaseFiles:
 def service_properties(directory: Path) -> dict[str, str]:
     """service.properties as Java reads it: escapes undone, lines joined. Raises NotADatabase."""
     try:
-        text = (directory / "service.properties").read_text("latin-1")
+        text = (directory / (AWAY if is_away(directory) else SIGN)).read_text("latin-1")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotADatabase(f"{directory} holds no service.properties") from error
     return parse_properties(text)
+
+
+def is_database(directory: Path) -> bool:
+    """There are a database's files, whether or not they were put away."""
+    return (directory / SIGN).is_file() or is_away(directory)
+
+
+def is_away(directory: Path) -> bool:
+    return (directory / AWAY).is_file() and not (directory / SIGN).exists()
+
+
+def put_away(directory: Path) -> None:
+    """Nobody boots the database any more; who has it booted goes on. Away already is fine.
+
+    Clients that are refused by a gate boot what is shut down all the same, and then its log has moved.
+    """
+    if not is_away(directory):
+        (directory / SIGN).rename(directory / AWAY)
+
+
+def bring_back(directory: Path) -> None:
+    """Take `put_away` back; fine when there is nothing to take back."""
+    if is_away(directory):
+        (directory / AWAY).rename(directory / SIGN)
 
 
 def parse_properties(text: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snaprep.core.errors import Stopped
 from snaprep.engines.base import Quiesced
-from snaprep.engines.derby import gate, log
+from snaprep.engines.derby import files, gate, log
 from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, SqlError, SqlTimeout
 from snaprep.engines.derby.session import ADMIN, SPARE, InFlight, Session, files_told, told
 
@@ -88,6 +88,7 @@ class Halt:
 
     def gate_open(self, deadline_s: float = 15) -> None:
         """Open the database if it is closed, and put the gate's former values back; fine when they are back."""
+        files.bring_back(self.session.directory)
         with told("gate-failed", "the gate could not be opened"):
             gate.open_again(self.session.client, self.session.admin(deadline_s), deadline_s)
 
@@ -113,6 +114,30 @@ class Halt:
         self.shut_down(deadline_s)
         end = log.log_end(self.session.directory / "log")
         return Quiesced(position=end.instant, position_text=str(end))
+
+    def retire(self, deadline_s: float = 10) -> Quiesced:
+        """Shut down so that clients cannot boot it again: what was open stays open in the files, for who goes on.
+
+        A replica gets all of the log before its primary has shut down.
+        """
+        directory = self.session.directory
+        files.put_away(directory)
+        self.shut_down(deadline_s)
+        with files_told():
+            end = log.log_end(files.log_directory(directory))
+        return Quiesced(position=end.instant, position_text=str(end))
+
+    def open_shut(self, deadline_s: float = 60) -> None:
+        """Open a database whose gate is closed; recovery rolls back what is open in its files.
+
+        Raises `gate-open`: then it is shut down again.
+        """
+        with told("open-failed", "the database did not open"):
+            name = self.session.admin(deadline_s)
+            closed = gate.state(self.session.client, name, 10).closed
+        if not closed:
+            self.shut_down()
+            raise Stopped("gate-open", "the gate of the copy is not closed, as that of its source is")
 
     def shut_down(self, deadline_s: float = 10) -> None:
         """Shut the database down; fine when it is. Sessions of others end with 08006 or 58009."""

@@ -66,6 +66,7 @@ class DerbyHost:
 
     def open(self, deadline_s: float = 120) -> None:
         """Open the database at its path; its recovery may take a while."""
+        files.bring_back(self.session.directory)
         with told("open-failed", "the database did not open"):
             self.session.connect(ADMIN, deadline_s)
 

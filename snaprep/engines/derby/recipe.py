@@ -4,6 +4,8 @@
 * One shutdown leaves open transactions in the files; the second, after a boot that rolls them back, does not.
 * Nothing commits on the source while `startMaster` is in flight: the gate opens only after it has returned.
 * The replica is armed only on a copy whose log ends where the source's does.
+* A primary that hands over is shut down once, out of its clients' reach: what is open in its files is rolled back by
+  its successor, whose log it then gets. If it rolled that back itself, the two logs would part.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
-from snaprep.engines.base import CutoverPlan, PreparePlan, SnapshotPlan, TakeOverPlan
+from snaprep.engines.base import CutoverPlan, PreparePlan, SnapshotPlan, SwitchPlan, TakeOverPlan
 
 
 def snapshot(plan: SnapshotPlan) -> Recipe:
@@ -154,3 +156,87 @@ def take_over(plan: TakeOverPlan) -> Recipe:
         Step(host=target, op="stamp", args={"generation": plan.generation}, deadline_s=30),
     ]
     return tuple(steps)
+
+
+def switch_prepare(plan: SwitchPlan) -> Recipe:
+    """What a switchover needs ready before clients are cut off: guards, warm servers, and little to flush."""
+    source, target = plan.source, plan.target
+    warm: tuple[Step, ...] = ()
+    if plan.warm is not None:
+        image, point = plan.warm
+        clone = {"image": image, "point": point, "owner": plan.owner}
+        warm = (Step(host=target, op="warm_up", args=clone, deadline_s=120),)
+    return (
+        Step(host=target, op="guard_awake", deadline_s=60),
+        *warm,
+        Step(host=source, op="replica_ready", deadline_s=30),
+        # Last, because it flushes: what is dirty when the gate closes is written while clients wait.
+        Step(host=source, op="gate_prepare", deadline_s=60),
+    )
+
+
+def hand_over(plan: SwitchPlan) -> Recipe:
+    """From closing the gate to a target that has all and is open but for its gate, and a source that nobody finds.
+
+    All of it can be taken back: the target's log has gone on alone then, and it is replaced like a broken replica.
+    """
+    source, target = plan.source, plan.target
+    budget_s = plan.budget_ms / 1000
+    reopen = Step(host=source, op="gate_open", deadline_s=30)
+    here = {"image": plan.source_live, "mountpoint": plan.source_path}
+    back = Step(host=source, op="step_up", args=here, deadline_s=60)
+    beside = {"image": plan.target_live, "mountpoint": plan.target_replica_path}
+    apart = Step(host=target, op="move", args=beside, deadline_s=60)
+    shut = Step(host=target, op="stop_replica", deadline_s=60)
+    there = {"image": plan.target_live, "mountpoint": plan.target_path}
+    aside = {"image": plan.source_live, "mountpoint": plan.source_replica_path}
+    lease = {"lease_ms": plan.lease_ms}
+    end = Ref("retire", "position")
+    return (
+        Step(host=source, op="gate_close", args=lease, deadline_s=budget_s, undo=(reopen,), blocks=True),
+        Step(host=source, op="retire", deadline_s=budget_s, may_interrupt=False, blocks=True),
+        Step(host=source, op="log_tail", args={"since": None}, blocks=True),
+        Step(host=target, op="replica_leaves", deadline_s=budget_s, blocks=True),
+        Step(host=target, op="log_append", args={"tail": Ref("log_tail")}, blocks=True),
+        Step(host=target, op="prove", args={"position": end}, blocks=True),
+        Step(host=target, op="move", args=there, deadline_s=budget_s, undo=(apart,), blocks=True),
+        Step(host=source, op="step_down", deadline_s=budget_s, undo=(back,), blocks=True),
+        Step(host=source, op="move", args=aside, deadline_s=budget_s, blocks=True, name="move_aside"),
+        Step(
+            host=target,
+            op="open_shut",
+            deadline_s=budget_s,
+            undo=(shut,),
+            may_interrupt=False,
+            blocks=True,
+            beside=True,
+        ),
+        Step(host=target, op="log_tail", args={"since": end}, name="rolled_back", blocks=True, beside=True),
+    )
+
+
+def assume(plan: SwitchPlan, rolled_back: Mapping[str, object] | Ref, position: int | Ref) -> Recipe:
+    """The target becomes the primary, with the mark on its image: there is no way back. The former one follows it.
+
+    Whatever fails after the mark ends with the target open, at worst without a replica.
+    """
+    source, target = plan.source, plan.target
+    budget_s = plan.budget_ms / 1000
+    primary = {"serves": "primary", "generation": str(plan.generation)}
+    replica = {"serves": "replica", "generation": str(plan.generation)}
+    opened = Step(host=target, op="gate_open", deadline_s=30)
+    marked: Mapping[str, Arg] = {"image": plan.target_live, "properties": primary}
+    kept: Mapping[str, Arg] = {"lease_ms": plan.lease_ms}
+    follow: Mapping[str, Arg] = {"image": plan.source_live, "properties": replica}
+    parted: Mapping[str, Arg] = {"image": plan.target_live, "position": position}
+    return (
+        Step(host=source, op="log_append", args={"tail": rolled_back}, blocks=True),
+        Step(host=source, op="arm_replica", deadline_s=budget_s, blocks=True),
+        Step(host=target, op="mark", args=marked, blocks=True, beside=True),
+        Step(host=target, op="gate_keep", args=kept, undo=(opened,), blocks=True, beside=True),
+        Step(host=target, op="attach", deadline_s=budget_s, may_interrupt=False, undo=(opened,), blocks=True),
+        Step(host=target, op="gate_open", deadline_s=30, name="open", blocks=True),
+        Step(host=source, op="mark", args=follow, beside=True, name="follow"),
+        Step(host=target, op="mark_takeover", args=parted),
+        Step(host=target, op="stamp", args={"generation": plan.generation}, deadline_s=30),
+    )

@@ -53,6 +53,7 @@ class Replication:
         The copy's log must have been proven to end where the source's does, cleanly: this boot rolls back on disk
         whatever is open in the files. Raises `replica-not-armed`.
         """
+        files.bring_back(self.session.directory)
         listening = {"slaveHost": self.session.spec.listen_address, "slavePort": str(self.session.spec.listen_port)}
         url = self.session.url(startSlave="true", **listening)
         self._armed = self.session.client.begin_open("replica", url, self.session.spec.user, self.session.spec.password)

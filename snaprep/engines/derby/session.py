@@ -53,7 +53,7 @@ class Session:
     @property
     def directory(self) -> Path:
         """Where the database is now: at the path that clients know, or at the replica's."""
-        return self.replica if (self.replica / "service.properties").is_file() else self.served
+        return self.replica if files.is_database(self.replica) else self.served
 
     @property
     def client(self) -> DerbyClient:

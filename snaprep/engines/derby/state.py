@@ -37,7 +37,7 @@ class State:
         """
         self.session.equipment()  # what could not be gone on with later is told now
         server_pid = self.session.server_pid
-        if not (self.session.directory / "service.properties").is_file():
+        if not files.is_database(self.session.directory):
             return EngineFacts(state=EngineState.ABSENT, server_up=server_pid is not None, server_pid=server_pid)
         check.refuse_unsupported(self.session.directory)
         with files_told():
@@ -55,7 +55,8 @@ class State:
         if guarded:
             return replace(base, state=EngineState(guarded))
         if files.locked_by(self.session.directory) is None:
-            return base
+            away = files.is_away(self.session.directory)
+            return replace(base, state=EngineState.GATED, gate_saved=True) if away else base
         return self._open_facts(base)
 
     def _open_facts(self, base: EngineFacts) -> EngineFacts:
