@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaprep.config_example import example
-from snaprep.config_form import At, Derby, Host, Leases, Replication, Root, Rounds, Transactions
+from snaprep.config_form import At, Derby, Feed, Host, Leases, Replication, Root, Rounds, Transactions
 from snaprep.core.errors import UsageError
 from snaprep.core.model import Policy
 from snaprep.core.spec import DerbySpec, HostSpec, Pair, Reach
@@ -255,6 +255,7 @@ def _policy(at: At, root: Root) -> Policy:
     rounds = in_rounds.table(root.rounds, Rounds)
     leases = in_leases.table(root.leases, Leases)
     transactions = in_transactions.table(root.transactions, Transactions)
+    feed = at.into("feed").table(root.feed, Feed)
     for key, value in (("max", rounds.max), ("attempts", rounds.attempts)):
         if value < 1:
             in_rounds.fail(key, f"{value} is less than 1")
@@ -270,6 +271,7 @@ def _policy(at: At, root: Root) -> Policy:
         cutover_attempts=rounds.attempts,
         transaction_wait_s=in_transactions.duration_ms("wait", transactions.wait, 0) / 1000,
         transaction_old_s=in_transactions.duration_ms("old", transactions.old, 0) / 1000,
+        archive=feed.archive,
         floor_bytes=in_rounds.size("floor", rounds.floor),
     )
     check_policy(policy, at)

@@ -111,6 +111,11 @@ gate = ""
 wait = "60s"
 # From which age a transaction is old: the cutover would roll it back.
 old = "5s"
+
+[feed]
+# How the primary comes to keep its log for `snaprep follow`: at its next "restart", by a "bounce" (the database is away
+# for a moment), or by a "backup" (Derby's online backup: nobody waits, the database is read and written once more).
+archive = "restart"
 """)
 
 

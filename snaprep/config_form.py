@@ -32,6 +32,7 @@ class Root(Table):
     rounds: dict[str, Any] = {}
     leases: dict[str, Any] = {}
     transactions: dict[str, Any] = {}
+    feed: dict[str, Any] = {}
 
 
 class Host(Table):
@@ -82,6 +83,10 @@ class Rounds(Table):
 class Leases(Table):
     freeze: str = "10s"
     gate: str = ""
+
+
+class Feed(Table):
+    archive: Literal["restart", "bounce", "backup"] = "restart"
 
 
 class Transactions(Table):

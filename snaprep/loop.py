@@ -9,13 +9,15 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from snaprep.act import cutover as act_cutover
+from snaprep.act import feed as act_feed
 from snaprep.act import ready, settle, ship, switchover, takeover
 from snaprep.act.context import Context, Memory
+from snaprep.act.feed import Feeding
 from snaprep.act.interpreter import Interpreter
 from snaprep.act.preflight import preflight
 from snaprep.control import Control, Sink
@@ -24,9 +26,13 @@ from snaprep.core.action import (
     Adopt,
     Cutover,
     Done,
+    Feed,
     GiveUp,
     Hold,
+    KeepLog,
+    KeepNoLog,
     Prepare,
+    Present,
     Refresh,
     Refuse,
     Reopen,
@@ -38,20 +44,27 @@ from snaprep.core.action import (
     TakeOver,
     Verify,
 )
-from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, Stopped, may_pass
+from snaprep.core.errors import NobodyServes, SnaprepError, Stopped, may_pass
 from snaprep.core.estimate import Prediction
 from snaprep.core.model import Facts, History, Policy
 from snaprep.core.refusals import about
-from snaprep.core.report import BaseReport, Forecast, Report, RoundReport, RunState
-from snaprep.core.who import describe, judged, serving, who
+from snaprep.core.report import BaseReport, Forecast, Report, RunState
+from snaprep.core.who import describe, judged
 from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal, earlier, fields_of, told
-from snaprep.observe import judge, observe
+from snaprep.observe import observe
 from snaprep.session import Session
+from snaprep.telling import Telling
 
 RETRIES = 5  # attempts in a row that fail for reasons that may pass: a cut link, an agent that died, stale facts
 RETRIES_IN_ALL = 50
 _RETRY_PAUSE_S = 1.0
+RETRY_PAUSE_MOST_S = 30.0
+# Errors that looking anew does not mend, by their code, and those of such a code that it does.
+_FINAL = frozenset({1, 2, 3, 21, 22, 75})
+_MENDED = frozenset(
+    {"no-space", "primary-answers", "engine-down", "log-damaged", "archive-off", "replication-port-taken"}
+)
 _POLL_S = 0.5
 _FIGURES = re.compile(r"\d+")
 
@@ -64,26 +77,25 @@ _STATES = {Seed: RunState.SEEDING, Round: RunState.ROUND, Refresh: RunState.REFR
 Decide = Callable[[Facts, Policy, History], Action]
 
 
-class Run:
+class Run(Telling):
     """One run of one verb on a connected session."""
 
     def __init__(
         self, session: Session, policy: Policy, sink: Sink, control: Control, journal: Journal, verb: str
     ) -> None:
-        self.session = session
-        self.policy = policy
-        self.sink = sink
-        self.control = control
-        self.journal = journal
-        self.memory = Memory(
+        memory = Memory(
             history=earlier(journal.entries(), journal.run),
             report=Report(
                 run=journal.run, pair=session.pair.name, verb=verb, started_at=time.time(), journal=str(journal.path)
             ),
         )
-        self._began_s = time.monotonic()
-        self._lock = threading.Lock()
+        super().__init__(session, policy, sink, memory)
+        self.control = control
+        self.journal = journal
         self.interpreter = Interpreter(session, self._on_event)
+        self.patient = verb == "follow"  # it has no end of its own: what breaks is taken up again
+        self.resume_hint = "snaprep follow" if self.patient else "snaprep resume"
+        self.feeding: Feeding | None = None
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -93,9 +105,11 @@ class Run:
             facts = observe(self.session)
             self._look(facts)
             self._listen(facts)
-            self.memory.history = replace(self.memory.history, now_s=time.monotonic())
+            self.memory.history = replace(self.memory.history, now_s=time.monotonic(), begun=self.session.acted)
             action = decide_next(facts, self.policy, self.memory.history)
             new = self._is_new(action)
+            if not isinstance(action, Feed | Hold | Reopen):
+                self.stop_feeding(facts)
             if new:
                 self.journal.append("decision", action=type(action).__name__, **told(action))
             if self._waits_for_a_host(facts, action):
@@ -107,7 +121,8 @@ class Run:
             if isinstance(action, Done):
                 return self._say(state=RunState.DONE, reason="", serves=action.serving)
             if self.control.stop.is_set() and not self.control.abort.is_set():
-                raise Stopped("stopped", "stopped as asked; it can be resumed", hint="snaprep resume")
+                self.stop_feeding(facts)
+                raise Stopped("stopped", "stopped as asked; it can be resumed", hint=self.resume_hint)
             if about(action) and about(action) == self.memory.same and self.memory.same_times >= _SAME_MAX:
                 what = f"{type(action).__name__} was done {_SAME_MAX} times, and looking asks for it again"
                 raise Stopped("no-progress", what, hint=_UNDONE, details=tuple(map(describe, facts.hosts)))
@@ -115,6 +130,8 @@ class Run:
 
     def _is_new(self, action: Action) -> bool:
         """Whether the journal should tell it: a hold is told when its reason changes, figures aside."""
+        if isinstance(action, Feed):
+            return self.feeding is None
         if not isinstance(action, Hold):
             return True
         former, self.memory.held_because = self.memory.held_because, _FIGURES.sub("#", action.reason)
@@ -144,12 +161,12 @@ class Run:
             self.journal.append("failure", action=type(action).__name__, error=error.info)
             if self.control.asked and self._asked_for(error):
                 return  # observe once more, then end in order
-            if self.control.asked or not may_pass(error.id) or self._tried_enough():
+            if self.control.asked or not self._may_pass(error):
                 raise
             self.memory.failures += 1
             self.memory.failures_in_all += 1
-            self.sink.note(f"{error.info.what}; trying again ({self.memory.failures} of {RETRIES})")
-            self.control.wait(_RETRY_PAUSE_S * self.memory.failures)
+            self.sink.note(f"{error.info.what}; trying again ({self.memory.failures})")
+            self.control.wait(min(_RETRY_PAUSE_S * self.memory.failures, RETRY_PAUSE_MOST_S))
         else:
             memory = self.memory
             memory.failures = 0
@@ -158,8 +175,12 @@ class Run:
             if new:
                 self.journal.append("outcome", action=type(action).__name__)
 
-    def _tried_enough(self) -> bool:
-        return self.memory.failures >= RETRIES or self.memory.failures_in_all >= RETRIES_IN_ALL
+    def _may_pass(self, error: SnaprepError) -> bool:
+        """Whether looking anew, after a while, may lead on."""
+        if self.patient:
+            return error.exit_code not in _FINAL or error.id in _MENDED
+        tried = self.memory.failures >= RETRIES or self.memory.failures_in_all >= RETRIES_IN_ALL
+        return may_pass(error.id) and not tried
 
     def _asked_for(self, error: SnaprepError) -> bool:
         return error.info.id in ("stopped", "cancelled", "link-cancelled")
@@ -174,6 +195,10 @@ class Run:
             Seed: self._ship,
             Round: self._ship,
             Refresh: self._ship,
+            KeepLog: self._keep_log,
+            KeepNoLog: self._keep_no_log,
+            Present: self._present,
+            Feed: self._feed,
             Hold: self._hold,
             Prepare: self._prepare,
             Cutover: self._cutover,
@@ -202,6 +227,7 @@ class Run:
     def _give_up(self, context: Context, action: GiveUp) -> None:
         self.sink.note("the source runs out of space: the common base is released, the primary lives")
         ready.give_up(context, action)
+        act_feed.give_up_log(context, action.roles.source)
 
     def _verify(self, context: Context, action: Verify) -> None:
         self._say(state=RunState.VERIFYING, reason="")
@@ -233,6 +259,49 @@ class Run:
         self.memory.numbers += 1
         return self.memory.numbers
 
+    # -- the feed -------------------------------------------------------------------------------------------------
+
+    def _keep_log(self, context: Context, action: KeepLog) -> None:
+        self._say(state=RunState.PREPARING, reason=f"having {action.roles.source} keep its log: {action.how}")
+        away_s = act_feed.keep_log(context, action)
+        if away_s:
+            self.sink.note(
+                f"the database of {action.roles.source} was away for {1000 * away_s:.0f} ms: it keeps its log now"
+            )
+
+    def _keep_no_log(self, context: Context, action: KeepNoLog) -> None:
+        self._say(state=RunState.SETTLING, reason="")
+        act_feed.keep_no_log(context, action)
+        self.memory.history = replace(self.memory.history, log_let_go=True)
+
+    def _present(self, context: Context, action: Present) -> None:
+        self._say(state=RunState.PREPARING, reason=f"making the replica on {action.roles.target}")
+        act_feed.present(context, action)
+        base = BaseReport(name=action.base.point.name, guid=action.base.point.guid)
+        self._say(base=base)
+        self.memory.history = replace(self.memory.history, settled=False)
+
+    def _feed(self, context: Context, action: Feed) -> None:
+        """One look's worth of feeding: begun when it is not under way, and left under way."""
+        if self.feeding is None:
+            with self.linked(action.roles.source, action.roles.target):
+                self.feeding = act_feed.begin(context, action)
+        try:
+            with self.heard(action.roles.source):
+                act_feed.watch(context, action, self.feeding, tell=self._tell_feed, over=lambda: self.control.asked)
+        except SnaprepError:
+            self.feeding = None
+            self._say(feed=None)
+            raise
+
+    def stop_feeding(self, facts: Facts) -> None:
+        """End a feed in order: something else is to be done, or the run ends."""
+        feeding, self.feeding = self.feeding, None
+        if feeding is not None:
+            why = act_feed.finish(self._context(facts), feeding)
+            if why:
+                self.sink.note(f"the replica was stopped before it had all of the log: {why}")
+
     # -- actions that teach something ----------------------------------------------------------------------------
 
     def _ship(self, context: Context, action: Seed | Round | Refresh) -> None:
@@ -260,6 +329,8 @@ class Run:
             history = replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
         else:
             memory.taken_s = taken_s
+            if self.patient and parcel.resume is None:
+                act_feed.note_taken(context, parcel.receiver, parcel.sender, done)
             history = replace(history, rounds=(*history.rounds, done))
         memory.history = replace(history, last_round_end_s=time.monotonic())
 
@@ -329,6 +400,12 @@ class Run:
     def linked(self, sender: str, receiver: str) -> Iterator[None]:
         """A way for streams from sender to receiver; commands are heard while it is used."""
         self.session.link(sender, receiver, self.journal.run, self.policy.limit_bytes_per_s)
+        with self.heard(sender):
+            yield
+
+    @contextlib.contextmanager
+    def heard(self, sender: str) -> Iterator[None]:
+        """Commands of a second terminal are heard meanwhile."""
         over = threading.Event()
         listener = threading.Thread(target=self._poll, args=(sender, over), daemon=True)
         listener.start()
@@ -373,55 +450,3 @@ class Run:
                 for host in filter(None, (self.session.live(h.name) for h in self.session.pair.hosts)):
                     host.call("limit", {"bytes_per_s": rate}, type(None), deadline_s=10)
                 self._say(limit_bytes_per_s=rate)
-
-    # -- telling -------------------------------------------------------------------------------------------------
-
-    def _look(self, facts: Facts) -> None:
-        roles = who(facts, self.policy.source)
-        source = facts.host(roles.source) if not isinstance(roles, ErrorInfo) else None
-        target = facts.host(roles.target) if not isinstance(roles, ErrorInfo) else None
-        self._say(
-            source=source.name if source else self.memory.report.source,
-            target=target.name if target else self.memory.report.target,
-            serving=serving(facts),
-            serves=source.name if source is not None and source.engine.server_up else None,
-            source_free_bytes=source.volume.free_bytes if source and source.volume else None,
-            target_free_bytes=target.volume.free_bytes if target and target.volume else None,
-            pinned_bytes=source.live.pinned_bytes if source and source.live else None,
-            limit_bytes_per_s=self.policy.limit_bytes_per_s,
-        )
-
-    def _say(self, **changed: Any) -> Report:  # noqa: ANN401 (fields of Report)
-        with self._lock:
-            elapsed_ms = 1000 * (time.monotonic() - self._began_s)
-            self.memory.report = replace(self.memory.report, elapsed_ms=elapsed_ms, **changed)
-            report = self.memory.report
-        self.sink.report(report)
-        return report
-
-    def _tell_round(self, shown: RoundReport) -> None:
-        others = tuple(r for r in self.memory.report.rounds if (r.number, r.kind) != (shown.number, shown.kind))
-        self._say(rounds=(*others, shown))
-
-    def _on_event(self, event: Mapping[str, Any]) -> None:
-        if event.get("event") == "progress" and "sent_bytes" in event and self.memory.report.current is not None:
-            current = self.memory.report.current
-            self._tell_round(
-                replace(
-                    current,
-                    sent_bytes=event["sent_bytes"],
-                    rate_bytes_per_s=event.get("rate_bytes_per_s"),
-                    elapsed_ms=event.get("elapsed_ms", 0.0),
-                )
-            )
-            return
-        if event.get("event") != "command" or self.sink.show_commands:
-            self.sink.event(event)
-
-    def _end(self, error: ErrorInfo) -> Report:
-        state = {10: RunState.STOPPED, 11: RunState.ABORTED}.get(error.exit_code, RunState.FAILED)
-        return self._say(state=state, reason=error.what, error=error, hint=error.hint)
-
-    def failed(self, error: SnaprepError) -> Report:
-        """The report of a run that an exception ended: who serves now is looked at once more."""
-        return self._end(judge(self.session, error.info))

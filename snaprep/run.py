@@ -18,18 +18,34 @@ from snaprep.core.action import Action, Switchover, TakeOver
 from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import Aborted, SnaprepError
+from snaprep.core.follow import decide_follow
 from snaprep.core.model import Facts, History, Policy
+from snaprep.core.refresh import decide_refresh
 from snaprep.core.report import Report, SwitchQuestion, TakeOverQuestion
 from snaprep.core.spec import Pair
 from snaprep.journal import Journal, fields_of
 from snaprep.loop import Decide, Run
+from snaprep.observe import observe
 from snaprep.session import Session
 from snaprep.verbs.check import check
 from snaprep.verbs.plan import plan
 from snaprep.verbs.status import status
 from snaprep.verbs.upkeep import clean, command, verify
 
-__all__ = ["check", "clean", "command", "plan", "rebuild", "refresh", "status", "switch_over", "take_over", "verify"]
+_FOLLOWER_ENDS_S = 90.0
+__all__ = [
+    "check",
+    "clean",
+    "command",
+    "follow",
+    "plan",
+    "rebuild",
+    "refresh",
+    "status",
+    "switch_over",
+    "take_over",
+    "verify",
+]
 
 
 def rebuild(pair: Pair, policy: Policy, sink: Sink, *, resume: bool = False, control: Control | None = None) -> Report:
@@ -44,7 +60,12 @@ def rebuild(pair: Pair, policy: Policy, sink: Sink, *, resume: bool = False, con
 
 def refresh(pair: Pair, policy: Policy, sink: Sink, *, control: Control | None = None) -> Report:
     """Move the common base forward in both directions while the replica runs."""
-    return _carry_out(pair, policy, sink, control, "refresh", decide.decide_refresh)
+    return _carry_out(pair, policy, sink, control, "refresh", decide_refresh)
+
+
+def follow(pair: Pair, policy: Policy, sink: Sink, *, control: Control | None = None) -> Report:
+    """Feed the other host's replica the log of the one that serves, until told to stop. No client is ever kept out."""
+    return _carry_out(pair, policy, sink, control, "follow", decide_follow, databases=False)
 
 
 def take_over(
@@ -105,8 +126,9 @@ def _carry_out(
     decide_next: Decide,
     *,
     need_all: bool = True,
+    databases: bool = True,
 ) -> Report:
-    """Connect, lock, loop, tell how it ended."""
+    """Connect, lock, loop, tell how it ended. `databases`: nobody else may halt the databases meanwhile."""
     journal = Journal.open(pair.name, run=new_run_id(), secrets=tuple(h.derby.password for h in pair.hosts))
     with Session.open(pair) as session:
         run = Run(session, policy, sink, control or Control(), journal, verb)
@@ -114,13 +136,31 @@ def _carry_out(
         try:
             if need_all:
                 session.need_all()
-            session.lock(journal.run, verb, [h.name for h in pair.hosts])
+            else:
+                end_follower(session, sink)
+            session.lock(journal.run, verb, [h.name for h in pair.hosts] if databases else ())
             report = run.loop(decide_next)
         except SnaprepError as error:
             report = run.failed(error)
         journal.append("end", state=str(report.state), error=report.error)
         session.keep_journal(report.target, journal.path)
         return report
+
+
+def end_follower(session: Session, sink: Sink) -> None:
+    """A replica that is to take over is no longer fed: the run that follows is told to end, and waited for."""
+    until_s = time.monotonic() + _FOLLOWER_ENDS_S
+    told = False
+    while time.monotonic() < until_s:
+        held = [h for h in observe(session).hosts if h.held_by is not None and h.held_by.verb == "follow"]
+        if not held:
+            return
+        if not told:
+            sink.note(f"the replica is still fed by run {held[0].held_by.run}, which is told to end")  # type: ignore[union-attr]
+            for host in held:
+                session.host(host.name).call("post", {"command": "abort"}, bool, deadline_s=15)
+            told = True
+        time.sleep(1)
 
 
 def new_run_id() -> str:

@@ -35,7 +35,18 @@ ARROWS: dict[str, set[str]] = {
     "observe": {"core", "session"},
     "act": {"act", "core", "engines.base", "host.base", "session"},
     # What acts names the recipes of the engine that a pair asks for; nothing else of an engine.
-    "loop": {"act", "control", "core", "engines.base", "engines.derby.recipe", "journal", "observe", "session"},
+    "loop": {
+        "act",
+        "control",
+        "core",
+        "engines.base",
+        "engines.derby.recipe",
+        "journal",
+        "observe",
+        "session",
+        "telling",
+    },
+    "telling": {"act", "control", "core", "observe", "session"},
     "verbs": {
         "act",
         "control",

@@ -75,9 +75,9 @@ class Feeds:
     # -- what is asked of it -------------------------------------------------------------------------------------
 
     @property
-    def facts(self) -> FeedFacts | None:
-        """How far it is, or how it ended; None when none was begun."""
-        return self._now.facts if self._now is not None else None
+    def facts(self) -> FeedFacts:
+        """How far it is, or how it ended. Raises `not-feeding`."""
+        return self._running().facts
 
     def finish(self, how: Finish, at: int | None, deadline_s: float) -> int:
         """On the source: feed on to the end of the log, then end so. Returns the replica's position.

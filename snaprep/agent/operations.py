@@ -138,8 +138,8 @@ def probe_end() -> bool:
     return heard
 
 
-def feed() -> FeedFacts | None:
-    """How far the feed of this agent is, or how it ended; asked beside everything else."""
+def feed() -> FeedFacts:
+    """How far the feed of this agent is, or how it ended; asked beside everything else. Raises `not-feeding`."""
     return the_host().feeds.facts
 
 

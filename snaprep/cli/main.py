@@ -17,6 +17,7 @@ from snaprep.cli import (
     clean,
     completion,
     cutover,
+    follow,
     init,
     limit,
     plan,
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 _COMPLETE = "_SNAPREP_COMPLETE"
 _VERBS = (
-    init, check, plan, rebuild, switchover, takeover, refresh, status, cutover, abort, limit, resume, verify, clean,
+    init, check, plan, rebuild, follow, switchover, takeover, refresh, status, cutover, abort, limit, resume, verify,
+    clean,
     completion, version,
 )  # fmt: skip
 

@@ -93,7 +93,7 @@ def apply(pair: Pair, policy: Policy, said: Mapping[str, Any]) -> tuple[Pair, Po
     """Lay what was said over the configuration. Raises UsageError when it does not fit together."""
     from snaprep.config import check_policy  # noqa: PLC0415 (msgspec is slow to import)
 
-    same = {k: said[k] for k in ("source", "hold", "freeze", "isolate_foreign") if k in said}
+    same = {k: said[k] for k in ("source", "hold", "freeze", "isolate_foreign", "archive") if k in said}
     if "budget" in said:
         same["budget_ms"] = said["budget"]
     if "limit" in said:

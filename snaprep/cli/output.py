@@ -111,7 +111,7 @@ class Output:
             return
         self._figures_s = now_s
         fields = {"run": report.run, "elapsed_ms": report.elapsed_ms, "forecast": report.forecast}
-        self._write_event("progress", {**fields, "round": report.current})
+        self._write_event("progress", {**fields, "round": report.current, "feed": report.feed})
 
     def _write_event(self, kind: str, fields: Mapping[str, object]) -> None:
         if self._events is not None:

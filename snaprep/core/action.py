@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias
 
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.lineage import Base
+from snaprep.core.model import Origin
 from snaprep.core.volume import Partial
 
 
@@ -79,6 +80,41 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepLog:
+    """Have the source log everything and keep its log, in the way that the operator chose."""
+
+    roles: Roles
+    how: str
+    final: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepNoLog:
+    """Let the source go of the log that it kept for a replica, and put it back as it was."""
+
+    roles: Roles
+    final: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """Make the replica's image from the newest common point, to be fed."""
+
+    roles: Roles
+    base: Base
+    final: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Play the source's log to the replica for a while; whatever it wrote since the base, and then as it writes."""
+
+    roles: Roles
+    origin: Origin
+    final: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """Wait, with the reason on the screen; look again after `pace_s`."""
 
@@ -142,7 +178,7 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp:
-    """The source's space is under its floor: release the base, so that the primary lives. The next rebuild seeds."""
+    """The source's space is under its floor: release the base and kept log, so that the primary lives."""
 
     roles: Roles
     free_bytes: int
@@ -183,6 +219,10 @@ Action: TypeAlias = (
     | SetAside
     | Seed
     | Round
+    | KeepLog
+    | KeepNoLog
+    | Present
+    | Feed
     | Hold
     | Prepare
     | Cutover

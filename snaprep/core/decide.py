@@ -14,8 +14,8 @@ from snaprep.core.action import (
     Done,
     GiveUp,
     Hold,
+    KeepNoLog,
     Prepare,
-    Refresh,
     Refuse,
     Reopen,
     Roles,
@@ -52,25 +52,27 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
     if isinstance(roles, ErrorInfo):
         return Refuse(error=roles)
     source, target = facts.host(roles.source), facts.host(roles.target)
-    if (first := _too_full(roles, source, policy) or cannot_start(facts, source, target)) is not None:
+    if (first := too_full(roles, source, policy) or cannot_start(facts, source, target)) is not None:
         return first
     if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
         return Reopen(host=source.name)
     if history.abort:
         return Refuse(error=error("aborted", 11, "the run was ended as asked; nothing was cut over", facts))
     if attached(source, target) and _share(source, target):
-        return _finish(roles, history)
-    if (action := _make_ready(facts, roles, policy)) is not None:
+        return _finish(roles, source, history)
+    if (action := make_ready(facts, roles, policy)) is not None:
         return action
     return _ship_or_cut(facts, roles, policy, history)
 
 
-def _too_full(roles: Roles, source: HostFacts, policy: Policy) -> GiveUp | None:
+def too_full(roles: Roles, source: HostFacts, policy: Policy) -> GiveUp | None:
     """An open primary that runs out of room comes before everything else, a target that cannot be reached included."""
     volume, live = source.volume, source.live
     if volume is None or live is None or volume.free_bytes >= policy.floor_bytes:
         return None
-    if source.engine.state is not EngineState.PRIMARY or not any(p.held for p in live.points):
+    kept = source.engine.kept_log
+    pins = any(p.held for p in live.points) or (kept is not None and kept.ours and kept.since is not None)
+    if source.engine.state is not EngineState.PRIMARY or not pins:
         return None
     return GiveUp(roles=roles, free_bytes=volume.free_bytes, floor_bytes=policy.floor_bytes)
 
@@ -91,19 +93,40 @@ def _share(source: HostFacts, target: HostFacts) -> bool:
     )
 
 
-def _finish(roles: Roles, history: History) -> Action:
+def _finish(roles: Roles, source: HostFacts, history: History) -> Action:
     if not history.verified:
         return Verify(roles=roles)
     if not history.settled:
         return Settle(roles=roles)
+    kept = source.engine.kept_log
+    if kept is not None and kept.ours and (kept.wanted or kept.since is not None) and not history.log_let_go:
+        return KeepNoLog(roles=roles)
     return Done(serving=roles.source, replica=roles.target)
 
 
 def cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
     """What makes any rebuild impossible, in the order in which an operator would look."""
     for host in (source, target):
-        if (unfit := _unfit(facts, host)) is not None:
+        if (unfit := _unfit(facts, host) or _claimed(facts, host)) is not None:
             return unfit
+    return stand_wrong(facts, source, target)
+
+
+def cannot_follow(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
+    """The same for a replica that is only fed: what is done to the source does not get in another pair's way."""
+    refused = _unfit(facts, source) or _unfit(facts, target) or _claimed(facts, target)
+    return refused or stand_wrong(facts, source, target)
+
+
+def _claimed(facts: Facts, host: HostFacts) -> Refuse | None:
+    """By another pair."""
+    if host.live is not None and host.live.role is ImageRole.FOREIGN and (owner := host.live.properties.get("pair")):
+        return Refuse(error=other_pair(facts, host, owner))
+    return None
+
+
+def stand_wrong(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
+    """One of the databases is not where, or not what, it has to be."""
     if source.live is None:
         what = f"{source.live_name} does not exist on {source.name}"
         hint = f"compare `dataset` in snaprep.toml with `zfs list` on {source.name}"
@@ -134,8 +157,6 @@ def _unfit(facts: Facts, host: HostFacts) -> Refuse | None:
         what = f"the database server on {host.name} does not run"
         hint = f"start it; a replica is served by it too. {host.engine.note}".strip()
         return Refuse(error=error("engine-down", 3, what, facts, hint))
-    if host.live is not None and host.live.role is ImageRole.FOREIGN and (owner := host.live.properties.get("pair")):
-        return Refuse(error=other_pair(facts, host, owner))
     if host.engine.state is EngineState.UNKNOWN:
         what = f"the database on {host.name} is open in a process that does not answer"
         hint = f"{host.engine.note or 'look at its log'}; a server that hangs has to be restarted"
@@ -148,18 +169,26 @@ def _copy_never_promoted(host: HostFacts) -> bool:
     return host.claims_replica and host.engine.state not in OPEN_STATES
 
 
-def _make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
+def make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     """Marks, room, and what stands in the way on the target; None when an increment can begin."""
+    source = facts.host(roles.source)
+    live = source.live
+    assert live is not None
+    if (closed := sealed(facts, source, facts.host(roles.target))) is not None:
+        return Refuse(error=closed)
+    stamped = source.engine.generation in (None, roles.generation) and source.claimed_generation == roles.generation
+    if not source.claims_primary or not stamped or live.automounts:
+        return Adopt(roles=roles)
+    return make_room(facts, roles, policy)
+
+
+def make_room(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
+    """The same without the source's marks, which another pair may have set."""
     source, target = facts.host(roles.source), facts.host(roles.target)
     live = source.live
     assert live is not None
     assert source.volume is not None
     assert target.volume is not None
-    if (closed := sealed(facts, source, target)) is not None:
-        return Refuse(error=closed)
-    stamped = source.engine.generation in (None, roles.generation) and source.claimed_generation == roles.generation
-    if not source.claims_primary or not stamped or live.automounts:
-        return Adopt(roles=roles)
     if source.volume.free_bytes < policy.floor_bytes:
         what = f"{source.name} has {source.volume.free_bytes} bytes free, less than the floor of {policy.floor_bytes}"
         return Refuse(error=error("no-space", 3, what, facts, "free space there, or lower rounds.floor"))
@@ -221,7 +250,8 @@ def free_name(host: HostFacts, wanted: str) -> str:
     return next(n for n in names if n not in taken)
 
 
-def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action:
+def seed_or_round(facts: Facts, roles: Roles, policy: Policy, history: History) -> Refuse | Seed | Round:
+    """What brings the target nearer: an increment where there is a base for it, else everything."""
     source, target = facts.host(roles.source), facts.host(roles.target)
     assert source.live is not None
     assert source.volume is not None
@@ -237,7 +267,14 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
             what = f"a full copy needs {needed} bytes; {target.name} has {target.volume.free_bytes} free"
             return Refuse(error=error("target-full", 3, what, facts, f"free space in pool {target.volume.store}"))
         return Seed(roles=roles, freeze=policy.freeze != "never", expected_bytes=needed, resume=resume)
-    another = Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number, resume=resume)
+    return Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number, resume=resume)
+
+
+def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action:
+    target, another = facts.host(roles.target), seed_or_round(facts, roles, policy, history)
+    if not isinstance(another, Round):
+        return another
+    number = another.number
     if target.recv is not None and target.recv.partial is not None:
         return another  # which goes on with what is there in part, or clears it away
     if not any(r.dirty_s for r in history.rounds):
@@ -295,43 +332,3 @@ def _paced(another: Round, policy: Policy, history: History, reason: str, predic
         p50_ms=prediction.p50_ms if prediction else None,
         p90_ms=prediction.p90_ms if prediction else None,
     )
-
-
-def decide_refresh(facts: Facts, policy: Policy, history: History) -> Action:
-    """Move the common base forward in both directions while the replica runs."""
-    roles = who(facts, policy.source)
-    if isinstance(roles, ErrorInfo):
-        return Refuse(error=roles)
-    source, target = facts.host(roles.source), facts.host(roles.target)
-    if history.abort:
-        return Refuse(error=error("aborted", 11, "the refresh was ended as asked", facts))
-    if action := cannot_start(facts, source, target):
-        return action
-    if not attached(source, target):
-        what = f"{target.name} is not a running replica of {source.name}"
-        return Refuse(error=error("no-replica", 3, what, facts, "`snaprep rebuild` makes it one"))
-    for sender, receiver in ((source, target), (target, source)):
-        if (sender.name, receiver.name) not in history.refreshed:
-            return _refresh_one_way(facts, Roles(source=sender.name, target=receiver.name, generation=roles.generation))
-    if not history.settled:
-        return Settle(roles=roles)
-    return Done(serving=roles.source, replica=roles.target)
-
-
-def _refresh_one_way(facts: Facts, way: Roles) -> Action:
-    """An increment from `way.source` to `way.target`, or what has to step aside for it first."""
-    sender, receiver = facts.host(way.source), facts.host(way.target)
-    assert sender.volume is not None
-    assert receiver.volume is not None
-    assert sender.live is not None
-    base = lineage.common_base(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
-    if base is None:
-        what = f"{sender.name} and {receiver.name} share no snapshot"
-        return Refuse(error=error("no-common-base", 3, what, facts, "`snaprep rebuild` makes a new one"))
-    recv = receiver.recv
-    if recv is None or base.continues:
-        return Refresh(sender=sender.name, receiver=receiver.name, base=base)
-    if recv.role is ImageRole.FOREIGN:
-        return Refuse(error=foreign(facts, receiver, recv))
-    aside = free_name(receiver, f"{receiver.live_name}.{'old' if recv.ours else 'isolated-recv'}")
-    return SetAside(roles=way, image=recv.name, to=aside, why="its history parts from what is sent now")

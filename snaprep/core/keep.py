@@ -51,14 +51,18 @@ def keeping(facts: Facts, roles: Roles, pair: str, isolated: Iterable[tuple[str,
     needed = common_points(facts)
     wanted = set(isolated)
     gone = {(h.name, i.name) for h, i in _images(facts) if _image_can_go(h, i, roles, needed, wanted)}
-    staying = [(h, i) for h, i in _images(facts) if (h.name, i.name) not in gone and i.role is not ImageRole.FOREIGN]
+    staying = [
+        (h, i)
+        for h, i in _images(facts)
+        if (h.name, i.name) not in gone and (i.role is not ImageRole.FOREIGN or i.name == h.live_name)
+    ]
     hold, release, destroy = [], [], []
     for host, image in staying:
         for point in image.points:
             at = OnHost(host.name, image.name, point.name)
             if (host.name, image.name, point.name) in needed:
                 hold += [] if point.held else [at]
-            elif not _is_worked_with(image):
+            elif not _is_worked_with(host, image):
                 continue
             elif _made_by(point, pair) and not _must_stay(host, image, point):
                 destroy.append(at)
@@ -81,7 +85,7 @@ def given_up(facts: Facts, roles: Roles, pair: str) -> Keeping:
     source = facts.host(roles.source)
     release, destroy = [], []
     for host, image in _images(facts):
-        if host.name != source.name or not _is_worked_with(image):
+        if host.name != source.name or not _is_worked_with(host, image):
             continue
         for point in image.points:
             at = OnHost(host.name, image.name, point.name)
@@ -113,9 +117,9 @@ def _images(facts: Facts) -> Iterator[tuple[HostFacts, Image]]:
             yield host, image
 
 
-def _is_worked_with(image: Image) -> bool:
-    """Isolated images keep all their points, and their holds."""
-    return image.role in (ImageRole.LIVE, ImageRole.RECV)
+def _is_worked_with(host: HostFacts, image: Image) -> bool:
+    """Isolated images keep all their points, and their holds. The live one may be another pair's that we follow."""
+    return image.role in (ImageRole.LIVE, ImageRole.RECV) or image.name == host.live_name
 
 
 def _made_by(point: Point, pair: str) -> bool:

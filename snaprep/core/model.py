@@ -67,6 +67,7 @@ class KeptLog:
     """
 
     wanted: bool = False  # on at the next start of the database
+    due: bool = False  # this start was after the wish: only nobody has noted it yet
     since: int | None = None
     ours: bool = False  # a run switched it on, and `clean` switches it off
     first: int = 0  # the oldest position that is still there
@@ -95,6 +96,15 @@ class FeedFacts:
     lag_bytes: int = 0
     lag_s: float = 0.0
     error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a fed replica's base rests on: where its log ended, and in which life of the source it was taken."""
+
+    position: int
+    boot_id: str
+    import_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +221,7 @@ class Policy:
     transaction_wait_s: float = 60.0  # how long a cutover waits for old transactions before it says so and stops
     transaction_old_s: float = 5.0
     floor_bytes: int = 1 << 30  # the source's free space under which the replica is given up
+    archive: Literal["restart", "bounce", "backup"] = "restart"  # how the source comes to keep its log
     source: str | None = None
     isolate_foreign: bool = False  # the target may set a dataset aside that this pair did not create
 
@@ -262,6 +273,8 @@ class History:
     taken_over: bool = False
     settled: bool = False
     verified: bool = False
+    log_let_go: bool = False  # as far as no other pair needs it
+    begun: bool = False  # something was done: what breaks now is waited for
 
     @property
     def since_round_s(self) -> float:
@@ -293,6 +306,7 @@ __all__ = [
     "Image",
     "ImageRole",
     "KeptLog",
+    "Origin",
     "Policy",
     "RoundDone",
     "RunInfo",

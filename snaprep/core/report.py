@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 from snaprep.core.errors import ErrorInfo
-from snaprep.core.model import Finding, RunInfo
+from snaprep.core.model import FeedFacts, Finding, RunInfo
 
 SCHEMA = "snaprep/1"
 
@@ -24,6 +24,7 @@ class RunState(StrEnum):
     PREPARING = "preparing"  # marks, setting aside, opening what an earlier run has left closed
     SEEDING = "seeding"
     ROUND = "round"
+    FOLLOWING = "following"
     HELD = "held"
     CUTTING_OVER = "cutting-over"
     TAKING_OVER = "taking-over"
@@ -83,6 +84,33 @@ class CutoverReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedReport:
+    """How far a fed replica is. The lag is what it has not received: what a take-over now would lack."""
+
+    since_at: float | None = None
+    seen_at: float | None = None  # when this was measured
+    sent_bytes: int = 0
+    rate_bytes_per_s: float | None = None
+    lag_bytes: int | None = None
+    lag_ms: float | None = None
+    delta_bytes: int | None = None  # what is not on the replica's disk
+
+
+def feed_report(facts: FeedFacts) -> FeedReport:
+    """What the source's agent knows, as it is shown: nothing of the lag before the replica has said where it is."""
+    known = facts.phase != "waiting" and facts.stored > 0
+    return FeedReport(
+        since_at=facts.since_s,
+        seen_at=facts.at_s,
+        sent_bytes=facts.sent_bytes,
+        rate_bytes_per_s=facts.rate_bytes_per_s if known else None,
+        lag_bytes=facts.lag_bytes if known else None,
+        lag_ms=1000 * facts.lag_s if known else None,
+        delta_bytes=facts.delta_bytes if known else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BaseReport:
     name: str  # snapshot on the source
     guid: int
@@ -128,6 +156,7 @@ class Report:
     rounds: tuple[RoundReport, ...] = ()
     forecast: Forecast | None = None
     cutover: CutoverReport | None = None
+    feed: FeedReport | None = None
     base: BaseReport | None = None
     source_free_bytes: int | None = None
     target_free_bytes: int | None = None
@@ -229,6 +258,7 @@ class Status:
     serving: str = ""
     hosts: tuple[HostStatus, ...] = ()
     base: BaseReport | None = None
+    feed: FeedReport | None = None
     replication: str = ""  # a sentence: attached, broken, none
     last_run: str = ""
     last_verb: str = ""

@@ -8,8 +8,9 @@ from snaprep.control import Sink
 from snaprep.core import keep, lineage
 from snaprep.core.decide import attached
 from snaprep.core.errors import ErrorInfo
+from snaprep.core.follow import feedable, origin_of
 from snaprep.core.model import REPLICA_STATES, EngineState, Facts, HostFacts, ImageRole, Policy, recv_name
-from snaprep.core.report import BaseReport, HostStatus, Kept, Status
+from snaprep.core.report import BaseReport, HostStatus, Kept, Status, feed_report
 from snaprep.core.spec import Pair
 from snaprep.core.who import describe, may_serve, opened_copy, serving, stands_apart, takes_sessions, who
 from snaprep.journal import Entry, Journal
@@ -40,6 +41,7 @@ def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
         serving=serving(facts),
         hosts=tuple(_host_status(h, max(x.claimed_generation for x in facts.hosts)) for h in facts.hosts),
         base=base,
+        feed=feed_report(source.feed) if source is not None and source.feed is not None else None,
         replication=_replication(source, target),
         last_run=last[0],
         last_verb=last[1],
@@ -120,8 +122,13 @@ def _warnings(facts: Facts) -> tuple[str, ...]:
 def _replication(source: HostFacts | None, target: HostFacts | None) -> str:
     if source is None or target is None:
         return ""
+    if source.feed is not None and target.feed is not None:
+        return f"{target.name} is fed the log of {source.name}"
     if attached(source, target):
         return f"{target.name} replays what {source.name} sends"
+    if origin_of(target.live) is not None and not source.engine.replicating:
+        on = "goes on with it" if feedable(source, target) is not None else "ships a new base first"
+        return f"not fed: {target.name} holds a replica up to {target.engine.position_text}; `snaprep follow` {on}"
     if target.engine.state in REPLICA_STATES:
         return f"broken: {target.name} is {target.engine.state}, but {source.name} does not send; `snaprep rebuild`"
     if target.claims_replica:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from snaprep.act import feed as act_feed
 from snaprep.act import settle
 from snaprep.act.context import Context
 from snaprep.act.interpreter import Interpreter
@@ -12,6 +13,7 @@ from snaprep.control import Sink
 from snaprep.core import keep
 from snaprep.core.action import Roles, Verify
 from snaprep.core.errors import CheckFailed, ErrorInfo, SnaprepError, VerifyFailed, from_info
+from snaprep.core.follow import others_fed
 from snaprep.core.model import EngineState, Facts, Policy
 from snaprep.core.recipe import Step
 from snaprep.core.report import Kept, Report, RunState
@@ -24,9 +26,9 @@ from snaprep.session import Session
 
 _POST_S = 15.0
 _LISTEN = {  # the verbs whose runs obey a command
-    "abort": ("rebuild", "resume", "refresh", "takeover", "switchover"),
+    "abort": ("rebuild", "resume", "refresh", "takeover", "switchover", "follow"),
     "cutover": ("rebuild", "resume"),
-    "limit": ("rebuild", "resume", "refresh"),
+    "limit": ("rebuild", "resume", "refresh", "follow"),
 }
 
 
@@ -149,6 +151,17 @@ def _name(item: keep.OnHost) -> str:
     return f"{item.host}: {item.image}{'@' + item.point if item.point else ''}"
 
 
+def _kept_log(facts: Facts, roles: Roles, pair: Pair) -> tuple[str, ...]:
+    """What is said of the log that the source keeps for a replica."""
+    source = facts.host(roles.source)
+    kept = source.engine.kept_log
+    if kept is None or not kept.ours:
+        return ()
+    if others := others_fed(source, pair.name):
+        return (f"{source.name}: its log is kept on for {', '.join(others)}",)
+    return (f"{source.name}: its log is kept no longer",)
+
+
 def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], dry_run: bool) -> Report:
     """Remove what runs have left and nobody needs; images that were set aside only when they are named."""
     with opened(pair) as session:
@@ -170,7 +183,7 @@ def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], 
                 )
         what = keep.keeping(facts, roles, pair.name, named)
         goes = [*what.release, *what.destroy_points, *what.destroy_images]
-        lines = tuple(map(_name, goes))
+        lines = (*map(_name, goes), *_kept_log(facts, roles, pair))
         stays = tuple(
             Kept(host=i.host, name=i.image, why="set aside; name it with --isolated to remove it")
             for i in keep.isolated_images(facts)
@@ -184,6 +197,7 @@ def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], 
         session.lock("clean", "clean", ())
         context = _context(session, policy, sink, facts)
         refused = settle.let_go(context, what)
+        act_feed.let_go_of_log(context, roles.source)
         stay = {_name(item) for item, _ in refused}
         lines = (
             *(line for line in lines if line not in stay),

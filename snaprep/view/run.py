@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from snaprep.core.report import Forecast, Report, RoundReport, RunState
+from snaprep.core.report import FeedReport, Forecast, Report, RoundReport, RunState
 from snaprep.view.text import bar, clock, duration, paragraph, paragraphs, rate, safe, share, size, table
 
 ROUNDS_SHOWN = 10
@@ -25,6 +25,8 @@ def screen(report: Report, silent_s: float = 0.0) -> list[Text]:
         lines += table(heads, rows, frozenset({1, 2, 3, 4, 5, 6}))
         if left_out:
             lines.insert(3, Text(f"  ... {len(left_out)} rounds between"))
+    if report.feed is not None:
+        lines += paragraph("replica", feed_words(report.feed))
     if report.cutover is not None and report.cutover.ok:
         lines += paragraph("cutover", f"done, blocked {duration(report.cutover.blocked_ms)}")
     else:
@@ -43,6 +45,8 @@ def line(report: Report) -> str:
     if report.current is not None:
         parts += [_round_name(report.current), *_progress(report.current)]
     told = report.forecast
+    if report.feed is not None and report.state is RunState.FOLLOWING:
+        parts.append(feed_words(report.feed))
     if report.cutover is not None and report.cutover.ok:
         parts.append(f"cutover done, blocked {duration(report.cutover.blocked_ms)}")
     elif told is not None and told.p50_ms is not None:
@@ -60,6 +64,15 @@ def round_line(report: Report, done: RoundReport) -> str:
     parts += [f"frozen {duration(done.freeze_ms)}"] if done.freeze_ms is not None else []
     parts += [f"blocked {duration(done.blocked_ms)}"] if done.blocked_ms is not None else []
     return "  ".join(parts)
+
+
+def feed_words(feed: FeedReport) -> str:
+    """How far a replica lags."""
+    if feed.lag_bytes is None:
+        return "the replica is booted, or waits for its feed"
+    told = [f"lags {size(feed.lag_bytes)}, {duration(feed.lag_ms)}", f"fed {size(feed.sent_bytes)}"]
+    told += [rate(feed.rate_bytes_per_s)] if feed.rate_bytes_per_s is not None else []
+    return ", ".join(told)
 
 
 def state_words(report: Report) -> str:

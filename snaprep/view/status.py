@@ -6,6 +6,7 @@ from rich.text import Text
 
 from snaprep.core.report import BaseReport, HostStatus, Status, rfc3339
 from snaprep.view.error import error_lines
+from snaprep.view.run import feed_words
 from snaprep.view.text import hint, paragraph, paragraphs, safe, size, table
 
 _HEADS = ("host", "role", "engine", "gen", "position", "newest snapshot", "pool", "free", "pinned")
@@ -20,6 +21,8 @@ def status_lines(status: Status) -> list[Text]:
     for host in status.hosts:
         lines += _about_host(host)
     lines += paragraph("replica", status.replication)
+    if status.feed is not None:
+        lines += paragraph("feed", feed_words(status.feed))
     if status.base is not None:
         lines += paragraph("base", _base(status.base))
     elif len(seen) == len(status.hosts):  # with a host unseen, it is not known

@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from snaprep.act import cutover, ship, switchover, takeover
+from snaprep.act import cutover, feed, ship, switchover, takeover
 from snaprep.act.context import Context
 from snaprep.core import keep
 from snaprep.core.action import (
     Action,
     Adopt,
     Cutover,
+    Feed,
     GiveUp,
+    KeepLog,
+    KeepNoLog,
     Prepare,
+    Present,
     Refresh,
     Reopen,
     Round,
@@ -98,6 +102,10 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
             derby.hand_over(change),
             derby.assume(change, known, Ref("retire", "position")),
         )
+    if isinstance(action, Present):
+        return (feed.present_recipe(there, action),)
+    if isinstance(action, Feed):
+        return (feed.feed_recipe(action, name),)
     if isinstance(action, TakeOver):
         return (derby.take_over(takeover.take_over_plan(there, action)),)
     return tuple((s,) for s in _plain(action, facts))
@@ -117,7 +125,16 @@ def _plain(action: Action, facts: Facts) -> list[Step]:
     if isinstance(action, SetAside):
         return [Step(host=action.roles.target, op="set_aside", args={"image": action.image, "to": action.to})]
     if isinstance(action, GiveUp):
-        return _kept(keep.given_up(facts, action.roles, PAIR.name))
+        off = (
+            [Step(host=action.roles.source, op="keep_no_log")]
+            if facts.host(action.roles.source).engine.kept_log
+            else []
+        )
+        return [*_kept(keep.given_up(facts, action.roles, PAIR.name)), *off]
+    if isinstance(action, KeepLog):
+        return [Step(host=action.roles.source, op="keep_log", args={"how": action.how})]
+    if isinstance(action, KeepNoLog):
+        return [Step(host=action.roles.source, op="keep_no_log")]
     if isinstance(action, Settle):
         return _kept(keep.keeping(facts, action.roles, PAIR.name))
     return []

@@ -23,10 +23,11 @@ from snaprep.core.action import (
     TakeOver,
     Verify,
 )
-from snaprep.core.decide import decide_rebuild, decide_refresh, free_name
+from snaprep.core.decide import decide_rebuild, free_name
 from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import CutoverTried, EngineFacts, EngineState, Facts, History, HostFacts, Policy, Transactions
+from snaprep.core.refresh import decide_refresh
 from snaprep.core.volume import ImageRole, Partial
 from snaprep.core.who import serving as who_serves
 from tests.core.facts import (

@@ -24,6 +24,7 @@ from snaprep.core.simulated.world import (
     kill_guard,
     kill_host,
     kill_server,
+    open_gate,
 )
 from tests.core.models import SECRET, fresh_world, write
 
@@ -83,6 +84,8 @@ class History:
             lambda: self.run("refresh", self.faults()),
             lambda: self.run("switchover", self.faults()),
             lambda: self.run("resume", self.faults()),
+            lambda: self.run("follow", self.faults(), abort_after=dice.randint(3, 25)),
+            lambda: self.run("follow", self.faults(), abort_after=dice.randint(3, 25)),
             lambda: advance(world, dice.choice([0.5, 7.0, 60.0])),
             self.later,
             self.someone_elses,
@@ -147,6 +150,8 @@ class History:
             if trace.error is None and not trace.killed:
                 break
             advance(world, 30)
+        if trace.error is not None and trace.error.id == "primary-answers":
+            open_gate(world, new)  # `snaprep abort`, as the error says: only the gate was not open yet
         assert accepts(new), (self.log, trace.error)
         advance(world, dice.choice([0.0, 5.0]))
         old.back_at_s = world.now_s

@@ -124,3 +124,18 @@ def test_giving_up_frees_what_we_pin_on_the_source_only() -> None:
 def _beside(of: HostFacts, *more: Image) -> HostFacts:
     assert of.volume is not None
     return replace(of, volume=replace(of.volume, images=(*of.volume.images, *more)))
+
+
+def test_points_on_another_pairs_database() -> None:
+    """On a database that belongs to another pair, and is only followed, our own old points go; theirs stay."""
+    theirs = point(2, name="snaprep-other-r-002", held=False, held_by_others=True)
+    source = serving("a", point(1), theirs, point(3))
+    assert source.live is not None
+    assert source.volume is not None
+    claimed = replace(source.live, role=ImageRole.FOREIGN, ours=False)
+    source = replace(source, volume=replace(source.volume, images=(claimed,)))
+    plan = keeping(both(source, replica("b", point(1), point(3))), AB, "p")
+    assert [p for p in plan.destroy_points if p.host == "a"] == [OnHost("a", "a/db", "snaprep-p-r-001")]
+    assert plan.release == ()
+    let_go = given_up(both(source, empty("b")), AB, "p")
+    assert {p.point for p in let_go.destroy_points} == {"snaprep-p-r-001", "snaprep-p-r-003"}

@@ -129,19 +129,30 @@ class Running:
 class Pair:
     """`bank` is in the same place on both hosts; which of them serves is nowhere written."""
 
-    def __init__(self, world: World, bank: Bank, *, changes: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        bank: Bank,
+        *,
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+        name: str = "bank",
+        names: Sequence[str] = (),
+    ) -> None:
+        """`names` are two of the world's hosts, where it has more."""
         self.world = world
         self.bank = bank
+        self.name = name
+        self.names = tuple(names or world.hosts)
         self.home = world.home
         password = self.home / "derby-password"
         password.write_text(f"{PASSWORD}\n")
         password.chmod(0o600)
-        self.config = self.home / "snaprep.toml"
+        self.config = self.home / f"snaprep-{name}.toml"
         self.config.write_text(self.toml(changes or {}))
 
     def toml(self, changes: Mapping[str, Mapping[str, Any]]) -> str:
         """The configuration, with the tables in `changes` laid over it."""
-        one, two = self.world.hosts
+        one, two = self.names
         tables: dict[str, dict[str, Any]] = {}
         for name, other in ((one, two), (two, one)):
             address = self.world.address(name, seen_from=other)
@@ -154,7 +165,7 @@ class Pair:
         tables["rounds"] = {"floor": "100 MiB", **self.world.rounds}
         for name, values in changes.items():
             tables.setdefault(name, {}).update(values)
-        lines = ['pair = "bank"']
+        lines = [f'pair = "{self.name}"']
         for name, values in tables.items():
             lines += [
                 f"[{name}]",
@@ -202,7 +213,7 @@ class Pair:
 
     def journal(self) -> str:
         """The operator's journal of this pair."""
-        return (self.home / ".local/state/snaprep/bank/journal.jsonl").read_text()
+        return (self.home / f".local/state/snaprep/{self.name}/journal.jsonl").read_text()
 
     def status(self) -> dict[str, Any]:
         return self.snaprep("status").document
@@ -210,7 +221,7 @@ class Pair:
     # ------------------------------------------------------------------ clients
 
     def urls(self, *names: str) -> list[str]:
-        return [self.world.jdbc_url(name, self.bank.path) for name in names or self.world.hosts]
+        return [self.world.jdbc_url(name, self.bank.path) for name in names or self.names]
 
     def writers(
         self, *, rate: float = 200.0, writers: int = 4, hot: int | None = None, stall_ms: int = 3000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.guard import PATIENCE_S
 from snaprep.core.lineage import Base, common_base
-from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts, Transactions, recv_name
+from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts, KeptLog, Transactions, recv_name
 from snaprep.core.simulated.world import PATH, RESTART_S, HostState, ImageState, World, accepts
 from snaprep.core.volume import Image, Partial, Point, VolumeFacts
 
@@ -50,8 +50,14 @@ def _engine_facts(world: World, host: HostState) -> EngineFacts:
         replicating=_replicating(world, host),
         gate_saved=(opened and content.gate) or content.away,
         database_bytes=world.database_bytes,
+        kept_log=_kept_log(host) if opened else None,
         transactions=Transactions(open=host.transactions, oldest_s=age_s),
     )
+
+
+def _kept_log(host: HostState) -> KeptLog:
+    on = host.kept_since is not None
+    return KeptLog(wanted=on, since=host.kept_since, ours=on, first=host.kept_since or 0)
 
 
 def _state(host: HostState, *, gate: bool) -> EngineState:

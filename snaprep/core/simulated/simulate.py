@@ -15,11 +15,15 @@ from snaprep.core import decide
 from snaprep.core.action import (
     Action,
     Cutover,
+    Feed,
     GiveUp,
     Hold,
+    KeepNoLog,
     Prepare,
+    Present,
     Refresh,
     Refuse,
+    Reopen,
     Round,
     Seed,
     Settle,
@@ -30,18 +34,32 @@ from snaprep.core.action import (
 from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo, SnaprepError
-from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone
-from snaprep.core.recipe import Recipe, Step, calls, resolve, undo_of
+from snaprep.core.follow import decide_follow, taken_marks
+from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone, recv_name
+from snaprep.core.recipe import Arg, Recipe, Step, calls, resolve, undo_of
+from snaprep.core.refresh import decide_refresh
 from snaprep.core.simulated.look import common_now, facts_of, violations
 from snaprep.core.simulated.steps import perform
-from snaprep.core.simulated.world import HostState, World, advance, kill_agent, kill_guard, kill_host, kill_server
+from snaprep.core.simulated.world import (
+    HostState,
+    World,
+    advance,
+    end_feed,
+    kill_agent,
+    kill_guard,
+    kill_host,
+    kill_server,
+)
 
 ROUND_TRIP_S = 0.03
 RETRIES = 5
 ACTIONS_MAX = 400
-_MOVES_POINTS = frozenset({"destroy_point", "destroy_image", "withdraw", "set_aside", "receive_end", "present", "mark"})
+FEED_LOOK_S = 10.0
+_MOVES_POINTS = frozenset(
+    {"destroy_point", "destroy_image", "withdraw", "set_aside", "receive_end", "present", "present_fed", "mark"}
+)
 
-Goal: TypeAlias = Literal["rebuild", "resume", "takeover", "refresh", "switchover"]
+Goal: TypeAlias = Literal["rebuild", "resume", "takeover", "refresh", "switchover", "follow"]
 Write: TypeAlias = Callable[[Action, Facts, Policy, str], tuple[Recipe, ...]]
 Kill: TypeAlias = Literal["operator", "agent", "guard", "agent and guard", "server", "host", "link", "silence", "heal"]
 Meanwhile: TypeAlias = Callable[[World], None]
@@ -49,7 +67,8 @@ Meanwhile: TypeAlias = Callable[[World], None]
 _GOALS: Mapping[Goal, Callable[[Facts, Policy, History], Action]] = {
     "rebuild": decide.decide_rebuild,
     "resume": decide_resume,
-    "refresh": decide.decide_refresh,
+    "refresh": decide_refresh,
+    "follow": decide_follow,
 }
 
 
@@ -121,6 +140,7 @@ def simulate_run(
     for host in world.hosts.values():
         if host.agent:
             kill_agent(world, host)
+    end_feed(world)
     _check(run, "the end")
     return run.trace
 
@@ -129,9 +149,11 @@ def _loop(run: _Run, abort_after: int | None) -> None:
     trace, world = run.trace, run.world
     for number in range(ACTIONS_MAX):
         abort = abort_after is not None and number >= abort_after
-        trace.history = replace(trace.history, now_s=world.now_s, abort=abort)
+        trace.history = replace(trace.history, now_s=world.now_s, abort=abort, begun=bool(trace.steps))
         facts = facts_of(world)
         action = _decide(run, facts)
+        if world.fed and not isinstance(action, Feed | Hold | Reopen):
+            _stop_feeding(run)
         trace.actions.append(action)
         _check(run, type(action).__name__)
         if action.final:
@@ -152,6 +174,15 @@ def _loop(run: _Run, abort_after: int | None) -> None:
     trace.error = ErrorInfo("endless", f"no final action after {ACTIONS_MAX}")
 
 
+def _stop_feeding(run: _Run) -> None:
+    """In order, or else broken off: something else is to be done, or the run ends."""
+    target = run.world.fed
+    source = run.world.other(target).name
+    if _interpret(run, (Step(host=source, op="feed_finish"),), {}) is not None:
+        for step in (Step(host=target, op="feed_end"), Step(host=target, op="stop_replica")):
+            _interpret(run, (step,), {})
+
+
 def _decide(run: _Run, facts: Facts) -> Action:
     if run.goal == "takeover":
         return decide_takeover(facts, run.policy, run.trace.history, run.target)
@@ -166,40 +197,60 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
     trace, world = run.trace, run.world
     if isinstance(action, Hold):
         return advance(world, action.pace_s)
+    if isinstance(action, Feed) and world.fed:
+        return advance(world, FEED_LOOK_S)
     recipes = run.write(action, facts, run.policy, f"snaprep-model-{run.name}-{len(trace.actions):03d}")
     world.given_up = world.given_up or isinstance(action, GiveUp)
     if isinstance(action, Cutover):
         return _cut_over(run, action, recipes)
     if isinstance(action, Switchover):
         return _switch_over(run, action, recipes)
-    return _do(run, action, recipes)
+    return _do(run, facts, action, recipes)
 
 
-def _do(run: _Run, action: Action, recipes: tuple[Recipe, ...]) -> None:
+def _do(run: _Run, facts: Facts, action: Action, recipes: tuple[Recipe, ...]) -> None:
     trace, world = run.trace, run.world
     began_s = world.now_s
     results: dict[str, object] = {}
     for recipe in recipes:
         results |= _must(run, recipe)
-    history = trace.history
     if isinstance(action, Seed | Round):
-        if world.given_up:
-            run.newest.clear()
-        world.given_up = False
         _learn(run, action, results, world.now_s - began_s)
-    elif isinstance(action, Refresh):
-        trace.history = replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
-    elif isinstance(action, Prepare):
-        trace.history = replace(history, prepared_s=world.now_s)
-    elif isinstance(action, Verify):
-        trace.history = replace(history, verified=True)
-    elif isinstance(action, Settle):
-        trace.history = replace(history, settled=True)
-    elif isinstance(action, TakeOver):
-        trace.history = replace(history, taken_over=True)
+        _note_taken(run, facts, action)
+    else:
+        trace.history = _after(action, trace.history, world.now_s)
+
+
+def _after(action: Action, history: History, now_s: float) -> History:
+    """What an action that shipped nothing new has changed."""
+    if isinstance(action, Refresh):
+        return replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
+    if isinstance(action, Prepare):
+        return replace(history, prepared_s=now_s)
+    if isinstance(action, Verify):
+        return replace(history, verified=True)
+    if isinstance(action, KeepNoLog):
+        return replace(history, log_let_go=True)
+    if isinstance(action, TakeOver):
+        return replace(history, taken_over=True)
+    if isinstance(action, Settle | Present):
+        return replace(history, settled=isinstance(action, Settle))
+    return history
+
+
+def _note_taken(run: _Run, facts: Facts, action: Seed | Round) -> None:
+    if run.goal != "follow" or action.resume is not None:
+        return
+    source, target = facts.host(action.roles.source), facts.host(action.roles.target)
+    marks = taken_marks(run.trace.history.rounds[-1].head_guid, source)
+    args: Mapping[str, Arg] = {"image": recv_name(target.live_name), "properties": marks}
+    _must(run, (Step(host=target.name, op="mark", args=args),))
 
 
 def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total_s: float) -> None:
+    if run.world.given_up:
+        run.newest.clear()
+    run.world.given_up = False
     sent, got, taken = results["send"], results["receive_end"], results.get("snapshot")
     assert isinstance(sent, Mapping)
     assert isinstance(got, Mapping)

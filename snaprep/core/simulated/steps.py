@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from snaprep.core.errors import Stopped
+from snaprep.core.errors import Stale, Stopped
 from snaprep.core.guard import Returns, Wanted, Work
 from snaprep.core.simulated.serving import begin_work, guard_of, live_of, ready_server
 from snaprep.core.simulated.storage import STORAGE, Operation, fail, image_of, point_of
@@ -23,6 +23,7 @@ from snaprep.core.simulated.world import (
     World,
     accepts,
     advance,
+    end_feed,
     guarded,
     open_gate,
     opened,
@@ -245,14 +246,84 @@ def warm(world: World, host: HostState, *, image: str, point: str) -> None:
     point_of(image_of(host, image), point)
 
 
+# -- the feed --------------------------------------------------------------------------------------------------------
+
+
+def keep_log(world: World, host: HostState, *, how: str) -> float:
+    """Log archive mode, at once; everything is logged and kept from here on (derby.md 4)."""
+    _, content = live_of(host)
+    if ready_server(host).mode == "closed":
+        opened(host)
+    host.kept_since = content.position if host.kept_since is None else host.kept_since
+    return 0.0
+
+
+def keep_no_log(world: World, host: HostState) -> bool:
+    """Off at once, and what was kept is gone."""
+    live_of(host)
+    ready_server(host)
+    host.kept_since = None
+    return True
+
+
+def try_direct_boot(world: World, host: HostState) -> None:
+    """A copy is booted without rolling back what is open in it, on a database made for that (derby.md 6, C)."""
+    ready_server(host)
+
+
+def feed_play(world: World, host: HostState) -> None:
+    """The target expects the feed; a replica that runs is taken down first."""
+    live_of(host)
+    ready_server(host)
+    if world.fed == host.name:
+        end_feed(world)
+
+
+def feed_send(world: World, host: HostState, *, boot_id: str, import_id: str, base: int) -> None:
+    """The base is looked at, the two logs are compared, the replica is booted, and log goes (derby.md 5, 13)."""
+    _, mine = live_of(host)
+    target = world.other(host.name)
+    if (str(host.boots), str(host.boots)) != (boot_id, import_id):
+        raise Stale("feed-base-old", "the host was started anew")
+    if host.kept_since is None or host.kept_since > base:
+        raise Stale("feed-base-old", "not everything was logged since")
+    if not world.link_up or not target.up or not target.server.up:
+        raise fail("link-lost", "the target cannot be reached")
+    _, theirs = live_of(target)
+    if theirs.commits & ~mine.commits or theirs.position > mine.position:
+        raise fail("log-differs", "the replica's log is not the beginning of the source's")
+    target.server.mode, world.fed = "replica", target.name
+    assert target.live is not None
+    target.live.started = True
+
+
+def feed_finish(world: World, host: HostState) -> int:
+    """All of the log is played, then the replica shuts down with it."""
+    _, mine = live_of(host)
+    if not world.fed:
+        raise fail("not-feeding", "no feed runs")
+    target = world.hosts[world.fed]
+    world.fed, target.server.mode = "", "closed"
+    assert target.live is not None
+    assert target.live.content is not None
+    target.live.content = replace(mine, clean=False, damaged=target.live.content.damaged)
+    return mine.position
+
+
+def feed_end(world: World, host: HostState) -> None:
+    """Broken off: the replica waits."""
+    end_feed(world)
+
+
 OPERATIONS: Mapping[str, Operation] = {
     **STORAGE,
     **SWITCH,
     **{
         f.__name__: f
         for f in (
-            arm_replica, attach, checkpoint, detach, freeze, gate_close, gate_open, gate_prepare, guard_ready,
-            open_database, promote, prove, quiesce, stamp, stop_replica, thaw, warm,
+            arm_replica, attach, checkpoint, detach, feed_end, feed_finish, feed_play, feed_send, freeze, gate_close,
+            gate_open, gate_prepare, guard_ready, keep_log, keep_no_log, open_database, promote, prove, quiesce, stamp,
+            stop_replica, thaw, try_direct_boot, warm,
         )
     },
 }  # fmt: skip

@@ -258,6 +258,27 @@ def present(
     host.images[to] = clone
 
 
+def present_fed(
+    world: World,
+    host: HostState,
+    *,
+    image: str,
+    point: str,
+    to: str,
+    mountpoint: str,
+    generation: int,
+    boot_id: str,
+    import_id: str,
+) -> int:
+    """The same clone, with marks of what its base rests on; the last of them makes it one for a feed."""
+    present(world, host, image=image, point=point, to=to, mountpoint=mountpoint, generation=generation)
+    clone = image_of(host, to)
+    assert clone.content is not None
+    end = clone.content.position
+    clone.properties.update({"fed-boot": boot_id, "fed-import": import_id, "fed-base": str(end)})
+    return end
+
+
 def withdraw(world: World, host: HostState, *, image: str) -> None:
     """Remove a replica's live image; never one that was a primary."""
     found = host.images.get(image)
@@ -289,6 +310,6 @@ STORAGE: Mapping[str, Operation] = {
     f.__name__: f
     for f in (
         adopt, destroy_image, destroy_point, fence, hold, link_ready, mark, mark_takeover, mount, present,
-        receive_begin, receive_cancel, receive_end, release, send, set_aside, snapshot, withdraw,
+        present_fed, receive_begin, receive_cancel, receive_end, release, send, set_aside, snapshot, withdraw,
     )
 }  # fmt: skip

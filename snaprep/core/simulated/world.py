@@ -94,6 +94,7 @@ class HostState:
     other_bytes: int = 0  # used by somebody else
     transactions: int = 0
     oldest_since_s: float = 0.0
+    kept_since: int | None = None  # from which position on the database keeps its log
 
     @property
     def live(self) -> ImageState | None:
@@ -127,6 +128,7 @@ class World:
     acknowledged: int = 0
     taken_over: bool = False
     given_up: bool = False
+    fed: str = ""  # the host whose replica is fed by the other; empty: none is
     link_lost_at_s: float | None = None
     streams: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # stream -> (image, origin)
     arrived: dict[str, tuple[PointState, int | None]] = field(default_factory=dict)  # stream -> (point, base)
@@ -184,6 +186,7 @@ def advance(world: World, seconds: float) -> None:
             world.due.remove((at_s, happen))
             happen(world)
         _ship(world)
+        _feed(world)
         for host in world.hosts.values():
             _come_back(world, host)
             guarded(world, host, Tick())
@@ -298,6 +301,30 @@ def _ship(world: World) -> None:
             world.link_lost_at_s = world.now_s if world.link_lost_at_s is None else world.link_lost_at_s
             if world.now_s - world.link_lost_at_s >= ROLE_DROPPED_S:
                 host.server.replicating, world.link_lost_at_s = False, None
+
+
+def _feed(world: World) -> None:
+    """Agents play the source's log to the replica; without one of the four that it takes, the replica waits."""
+    if not world.fed:
+        return
+    target = world.hosts[world.fed]
+    source = world.other(target.name)
+    runs = world.link_up and not world.link_silent and source.up and source.agent and target.up and target.agent
+    live, copy = source.live, target.live
+    if not runs or target.server.mode != "replica" or live is None or copy is None:
+        end_feed(world)
+        return
+    assert live.content is not None
+    assert copy.content is not None
+    copy.content = replace(live.content, clean=False, damaged=copy.content.damaged)
+
+
+def end_feed(world: World) -> None:
+    """The replica's feed is gone: it runs on and waits."""
+    target = world.hosts[world.fed] if world.fed else None
+    world.fed = ""
+    if target is not None and target.server.mode == "replica":
+        target.server.mode = "waiting"
 
 
 def _come_back(world: World, host: HostState) -> None:

@@ -41,6 +41,7 @@ class Archive:
     """
 
     wanted: bool
+    due: bool  # the mode was wanted before this boot, and nobody has noted its beginning: `confirm`
     since: int | None
     ours: bool
     first_file: int
@@ -67,9 +68,11 @@ def state(session: Session) -> Archive:
     with told("archive-failed", "log archive mode cannot be looked at"):
         former = _get(session, _FORMER)
         since = _get(session, _SINCE)
+    unbroken = _unbroken(directory, since) if wanted else None
     return Archive(
         wanted=wanted,
-        since=_unbroken(directory, since) if wanted else None,
+        due=wanted and unbroken is None and _booted_after_the_wish(directory),
+        since=unbroken,
         ours=former is not None,
         first_file=numbers[0],
         needed_file=needed,

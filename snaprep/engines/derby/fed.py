@@ -72,7 +72,7 @@ class FedReplica:
             files.remove_lock_files(self.directory)
         attributes = {
             MODE: SLAVE,
-            NAME: self.directory.name,
+            NAME: str(self.directory),  # the name by which the replica closes itself, when it is told to stop or breaks
             "slaveHost": self.address,
             "slavePort": str(self.port),
         }

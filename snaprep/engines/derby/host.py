@@ -137,13 +137,14 @@ class DerbyHost:
 
         Returns for how many seconds the database was away. Raises `archive-failed`, `archive-no-room`.
         """
+        if archive.confirm(self.session):
+            return 0.0  # it came on since somebody asked for it
         if how == "bounce":
             return archive.bounce(self.session, self.halt)
         if how == "backup":
             self._backup()
         else:
             archive.ask_for(self.session)
-            archive.confirm(self.session)
         return 0.0
 
     def _backup(self) -> None:

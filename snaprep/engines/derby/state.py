@@ -96,6 +96,7 @@ class State:
             return None
         return KeptLog(
             wanted=found.wanted,
+            due=found.due,
             since=found.since,
             ours=found.ours,
             first=log.LogPosition(found.first_file, log.HEADER_BYTES).instant,

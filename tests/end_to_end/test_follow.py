@@ -1,0 +1,191 @@
+"""`follow`: a replica that is fed for as long as wanted, whatever dies, and never at the clients' cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.rig import check, harm
+from tests.rig.derby import create_bank
+from tests.rig.fixtures import BANK_MB
+from tests.rig.node import wait_until
+from tests.rig.pair import Pair
+from tests.rig.world import World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.rig.pair import Running
+    from tests.rig.workload import Workload
+
+pytestmark = pytest.mark.rig
+
+PAIRS = (("bank", "db2"), ("report", "db3"))
+ARCHIVE = ("--archive", "bounce")
+BACK_S = 90.0
+STOPS_S = 90.0
+
+
+def lag(pair: Pair) -> dict[str, Any] | None:
+    """What `status` says of the feed, when the replica is fed."""
+    return pair.status().get("feed")
+
+
+def sent(running: Running) -> int:
+    """Bytes of log fed since the feed began that runs now."""
+    told = [e["feed"] for e in running.events() if e["event"] == "progress" and e.get("feed")]
+    return int(told[-1]["sent_bytes"]) if told else 0
+
+
+def feeds(event: dict[str, Any]) -> bool:
+    return event["event"] == "progress" and bool(event.get("feed")) and event["feed"]["lag_bytes"] is not None
+
+
+@contextmanager
+def following(pair: Pair, *words: str) -> Iterator[Running]:
+    running = pair.start("follow", *ARCHIVE, *words)
+    try:
+        running.wait_event(feeds, BACK_S)
+        yield running
+    finally:
+        running.kill()
+
+
+def broke(event: dict[str, Any]) -> bool:
+    return event["event"] == "note" and "trying again" in event["text"]
+
+
+def seen_since(running: Running, since: int, wanted: Callable[[dict[str, Any]], bool]) -> int:
+    """Wait for such an event behind the first so many; how many there were then."""
+    seen = itertools.count()
+    running.wait_event(lambda e: next(seen) >= since and wanted(e), BACK_S)
+    return len(running.events())
+
+
+def stopped_equal(pair: Pair, running: Running, clients: Workload, source: str = "db1", target: str = "db2") -> None:
+    """Stopped in order when nobody writes any more, the replica holds every row of the source."""
+    clients.stop()
+    running.interrupt()
+    result = running.wait(STOPS_S)
+    assert (result.code, result.error_id) == (10, "stopped"), result
+    assert check.differences(pair.served(source), pair.stored(target)) == [], result
+    assert check.missing(clients.acked(), pair.served(source).journal) == []
+
+
+def test_a_replica_comes_up_and_follows(pair: Pair) -> None:
+    """No client waits while the replica comes up and follows; stopped, it has every row; the next `follow` goes on
+    without a new base; `clean` puts the source back as it was.
+    """
+    with pair.writers(rate=200) as clients:
+        clients.wait_for(100)
+        running = pair.start("follow", *ARCHIVE)
+        running.wait_event(lambda e: e["event"] == "state" and e["state"] == "seeding", BACK_S)
+        running.wait_event(feeds, BACK_S)
+        clients.wait_for(300)
+        assert lag(pair) is not None
+        running.interrupt()
+        assert running.wait(STOPS_S).code == 10
+        assert "not fed" in pair.status()["replication"]
+        with following(pair) as again:
+            assert not [e for e in again.events() if e["event"] == "round"], "a new base was made"
+            clients.wait_for(100)
+            stopped_equal(pair, again, clients)
+    # The bounce is said before it is done; nothing else holds a client up.
+    assert clients.gaps().worst_s < 3, clients.gaps()
+    pair.must("clean")
+    properties = pair.world["db1"].run(["cat", f"{pair.bank.path}/service.properties"]).stdout
+    assert "logArchiveMode=true" not in properties
+
+
+@pytest.mark.parametrize("victim", ["target-derby", "source-agent", "target-agent", "source-derby"])
+def test_goes_on_by_itself(pair: Pair, victim: str) -> None:
+    """Whatever is killed, the replica is fed again without anybody's help, and ends with every row."""
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(50)
+        with following(pair) as running:
+            clients.wait_for(50)
+            before = len(running.events())
+            source, target = pair.world["db1"], pair.world["db2"]
+            match victim:
+                case "target-derby" | "source-derby":
+                    host = target if victim == "target-derby" else source
+                    host.crash("derby")
+                    host.start_derby()
+                case "source-agent":
+                    harm.kill_inside(source, harm.agent_pid(source))
+                case "target-agent":
+                    harm.kill_inside(target, harm.agent_pid(target))
+            if victim != "source-derby":  # whose death the feed does not notice
+                before = seen_since(running, before, broke)
+            seen_since(running, before, feeds)
+            clients.wait_for(100)
+            stopped_equal(pair, running, clients)
+
+
+def test_a_cut_link(pair: Pair) -> None:
+    """When the hosts lose each other without a word, and find each other again, the feed goes on."""
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(50)
+        with following(pair) as running:
+            before = len(running.events())
+            pair.world.cut_link()
+            before = seen_since(running, before, broke)
+            pair.world.heal_link()
+            seen_since(running, before, feeds)
+            clients.wait_for(50)
+            stopped_equal(pair, running, clients)
+
+
+def test_a_killed_operator(pair: Pair) -> None:
+    """After the death of the operator's program the next `follow` goes on where the replica is."""
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(50)
+        with following(pair) as running:
+            running.kill()
+        clients.wait_for(50)
+        wait_until(lambda: pair.status()["hosts"][0]["held_by"] is None, "the agents to be gone", 30)
+        with following(pair) as again:
+            assert not [e for e in again.events() if e["event"] == "round"], "a new base was made"
+            clients.wait_for(50)
+            stopped_equal(pair, again, clients)
+
+
+def test_take_over_of_a_fed_replica(pair: Pair) -> None:
+    """When the primary's host dies, the fed replica serves after a take-over, with all but what it lagged."""
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(100)
+        with following(pair):
+            clients.wait_for(100)
+            pair.world.power_off("db1")
+            result = pair.must("takeover", "db2", "--yes")
+            assert result.document["serves"] == "db2", result
+            clients.wait_for(100, 60)
+            clients.stop()
+        acked = clients.acked()
+        missing = check.missing(acked, pair.served("db2").journal)
+        assert len(missing) < 100, len(missing)
+
+
+def test_two_pairs_follow_one_database(rig_tools: None, tmp_path: Path) -> None:
+    """A second pair follows the database of a first; both replicas end with every row, and neither is in the other's
+    way.
+    """
+    with World.start(tmp_path, names=("db1", "db2", "db3")) as world:
+        bank = create_bank(world["db1"], size_mb=BANK_MB)
+        first, second = (Pair(world, bank, name=name, names=("db1", target)) for name, target in PAIRS)
+        with first.writers(rate=100) as clients:
+            clients.wait_for(50)
+            with following(first) as one, following(second) as two:
+                clients.wait_for(100)
+                assert second.snaprep("rebuild").error_id == "locked"
+                clients.stop()
+                for running in (one, two):
+                    running.interrupt()
+                assert [r.wait(STOPS_S).code for r in (one, two)] == [10, 10]
+                served = first.served("db1")
+                assert check.differences(served, first.stored("db2")) == []
+                assert check.differences(served, second.stored("db3")) == []
