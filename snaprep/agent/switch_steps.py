@@ -36,6 +36,18 @@ def replica_ready(host: AgentHost) -> None:
 
 
 @step
+def roll_log(host: AgentHost) -> int:
+    """Let the replica replay all but the last moments, before clients wait for it. The place of a checkpoint."""
+    return host.engine.halt.roll_log()
+
+
+@step
+def replayed(host: AgentHost, *, position: int, deadline_s: float) -> bool:
+    """Whether the replica has got there; if not, it replays the rest when it is opened."""
+    return host.engine.replication.replayed(position, deadline_s)
+
+
+@step
 def retire(host: AgentHost) -> Quiesced:
     """Shut the gated database down, and out of its clients' sight. Its replica gets all of its log, and shuts down."""
     answer = host.guard.call("retire", deadline_s=30)

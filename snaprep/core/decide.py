@@ -215,9 +215,10 @@ def _clear_live(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     """A live image on the target that is no replica of ours is set aside before anything is received."""
     target = facts.host(roles.target)
     live = target.live
-    if live is None or (target.claims_replica and live.ours and not live.points):
+    follows = target.claims_replica or target.engine.state in REPLICA_STATES
+    if live is None or (follows and live.ours and not live.points):
         return None
-    if target.claims_replica:
+    if follows:
         # It was a primary until a switchover: not ours to destroy, or increments continue from what it holds.
         aside = free_name(target, f"{live.name}.{'old' if live.ours else f'isolated-g{target.claimed_generation}'}")
         return SetAside(roles=roles, image=live.name, to=aside, why="a primary once, it does not follow any more")

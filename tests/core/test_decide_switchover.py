@@ -152,6 +152,15 @@ def test_two_replicas_are_said() -> None:
     assert answer.id == "two-replicas"
 
 
+def test_a_former_primary_that_waits_to_follow_is_set_aside() -> None:
+    """Its server has it open, as a replica that nobody has marked yet: it is let go of by itself."""
+    waits = with_engine(stepped_down(), state=EngineState.WAITING)
+    former = with_live(waits, mounted_at="/db.replica", in_use_by=("7 java",), ours=False)
+    action = decide_rebuild(both(former, serving("b", point(1), generation=2)), POLICY, NEW)
+    assert isinstance(action, SetAside)
+    assert action.to == "a/db.isolated-g1"
+
+
 @pytest.mark.parametrize(("ours", "to"), [(True, "b/db.old"), (False, "b/db.isolated-g1")])
 def test_a_former_primary_that_no_longer_follows_is_set_aside(to: str, *, ours: bool) -> None:
     """It holds the common point, or was made by somebody else: it is not destroyed like a clone."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rig.aftermath import nothing_lost
+from tests.rig.aftermath import nothing_lost, survive_switch
 
 if TYPE_CHECKING:
     from tests.rig.pair import Pair
@@ -30,3 +30,33 @@ def test_there_and_back(pair: Pair) -> None:
             assert roles == {serves: ("primary", number + 2, True), follows: ("replica", number + 2, True)}
         clients.stop()
     nothing_lost(pair, clients, "db1", "db2")
+
+
+# Each victim, and each phase; `scripts/soak kills` runs all pairings.
+SCENES = [
+    ("operator", "retire"),
+    ("operator", "step-down"),
+    ("operator", "mark"),
+    ("operator", "take-on"),
+    ("source-agent", "retire"),
+    ("source-agent", "follow"),
+    ("target-agent", "open-shut"),
+    ("target-agent", "take-on"),
+    ("source-derby", "retire"),
+    ("source-derby", "follow"),
+    ("target-derby", "open-shut"),
+    ("target-derby", "take-on"),
+]
+
+
+@pytest.mark.parametrize(("victim", "phase"), SCENES)
+def test_kill_and_resume(pair: Pair, victim: str, phase: str) -> None:
+    """Somebody serves, status says who, `resume` ends it with a replica on the other side, and nothing is lost."""
+    survive_switch(pair, victim, phase)
+
+
+@pytest.mark.parametrize("ending", ["switchover", "abort", "takeover"])
+@pytest.mark.parametrize("phase", ["step-down", "mark"])
+def test_a_dead_operator_is_survived_by_any_verb(pair: Pair, phase: str, ending: str) -> None:
+    """Whatever the next operator says, it ends well."""
+    survive_switch(pair, "operator", phase, ending=ending)

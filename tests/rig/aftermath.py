@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # step that has to be waited for, comes on top.
 LONGEST_GAP_S = 14.0
 ENDS_S = 120.0
+SWITCH_BUDGET = "20s"  # busy hosts are slow, and what does not fit is refused
+NOBODY = 21
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,31 @@ def survive(pair: Pair, victim: str, phase: str, *, ending: str = "resume") -> S
         raise RigError(f"a client got no commit for {gap_s:.1f} s")
     nothing_lost(pair, clients, "db1", "db2")
     return Struck(first=first, gap_s=gap_s, resumed=resumed)
+
+
+def survive_switch(pair: Pair, victim: str, phase: str, *, ending: str = "resume") -> Struck:
+    """One switchover under load in which one part is killed: somebody serves then, or `ending` makes it so, and a
+    `resume` gives the pair a replica. Raises RigError, saying what did not hold.
+    """
+    pair.must("rebuild")
+    switch = ("switchover", "db2", "--yes", "--budget", SWITCH_BUDGET)
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(100)
+        running = pair.start(*switch)
+        harm.strike(pair, running, victim, phase)
+        first = None if victim == "operator" else running.wait(ENDS_S)
+        status = pair.snaprep("status")
+        if (status.document["serves"] is None) != (status.code == NOBODY):
+            raise RigError(f"status does not know who serves: {status}")
+        if status.document["serves"] is not None:
+            clients.wait_for(30, LONGEST_GAP_S)
+        pair.snaprep(*(switch if ending == "switchover" else (ending,)), timeout_s=ENDS_S)
+        resumed = pair.must("resume", timeout_s=ENDS_S)
+        clients.wait_for(50, LONGEST_GAP_S)
+        clients.stop()
+    roles = {host["role"]: host["name"] for host in pair.must("status").document["hosts"]}
+    nothing_lost(pair, clients, roles["primary"], roles["replica"])
+    return Struck(first=first, gap_s=clients.gaps().worst_s, resumed=resumed)
 
 
 def nothing_lost(pair: Pair, clients: Workload, source: str, target: str) -> None:

@@ -25,13 +25,23 @@ PHASES: dict[str, tuple[str, frozenset[str], frozenset[str]]] = {
     "arm": (TARGET, frozenset({"arm_replica"}), frozenset()),
     "attach": (SOURCE, frozenset({"attach"}), frozenset()),
 }
+# The same of a switchover, from db1 to db2.
+SWITCH_PHASES: dict[str, tuple[str, frozenset[str], frozenset[str]]] = {
+    "retire": (SOURCE, frozenset({"retire"}), frozenset()),
+    "catch-up": (TARGET, frozenset({"log_append"}), frozenset({"arm_replica"})),
+    "step-down": (SOURCE, frozenset({"step_down"}), frozenset()),
+    "open-shut": (TARGET, frozenset({"open_shut"}), frozenset()),
+    "follow": (SOURCE, frozenset({"arm_replica"}), frozenset()),
+    "mark": (TARGET, frozenset({"mark", "gate_keep"}), frozenset()),
+    "take-on": (TARGET, frozenset({"attach"}), frozenset()),
+}
 VICTIMS = (
     "operator", "source-agent", "target-agent", "guard", "source-derby", "target-derby", "source-sshd", "target-sshd",
 )  # fmt: skip
 
 
 def begins(phase: str) -> Callable[[dict[str, Any]], bool]:
-    host, wanted, without = PHASES[phase]
+    host, wanted, without = (PHASES | SWITCH_PHASES)[phase]
 
     def seen(event: dict[str, Any]) -> bool:
         steps = set(event.get("steps", ()))
@@ -99,7 +109,7 @@ def strike(pair: Pair, running: Running, victim: str, phase: str, timeout_s: flo
     if victim.endswith("agent"):
         running.wait_event(lambda e: e["event"] == "steps", timeout_s)
         known[victim] = agent_pid(source if victim == "source-agent" else target)
-    if victim == "guard" and phase != "seed":
+    if victim == "guard" and phase in PHASES and phase != "seed":
         running.wait_event(begins("seed"), timeout_s)
         running.wait_event(begins("round"), timeout_s)
     running.wait_event(moment, timeout_s)

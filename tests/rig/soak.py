@@ -3,6 +3,7 @@ What was measured and which bounds held goes to stdout (with --json as one docum
 
 rebuild     rebuilds in a row, of a fresh, an outdated and a diverged target in turn, under load
 takeover    a primary killed under load, a take-over, a fail-back; again and again
+switchover  primary and replica change places under load, again and again
 kills       kill -9 of each part of a run in each of its phases
 power       two machines; one of them loses its power at each of several places of a run, and boots again
 power-namespaces  the same with hosts in namespaces: in minutes, and without a kernel that dies
@@ -51,6 +52,7 @@ class Tally:
     cutover_s: list[float] = field(default_factory=list)
     predicted: list[tuple[float, float, float]] = field(default_factory=list)  # P50, P90, and what it was, in s
     takeover_s: list[float] = field(default_factory=list)
+    switchover_s: list[float] = field(default_factory=list)
     resume_s: list[float] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)  # commits in the median second of each lap
@@ -80,6 +82,7 @@ class Tally:
             "round_blocked_s": spread(self.round_s),
             "cutover_blocked_s": spread(self.cutover_s),
             "takeover_s": spread(self.takeover_s),
+            "switchover_blocked_s": spread(self.switchover_s),
             "resume_s": spread(self.resume_s),
             "longest_gap_s": spread(self.gaps_s),
             "predictions": [
@@ -219,21 +222,63 @@ def soak_takeover(runs: int, tally: Tally) -> None:
     cutover_bounds(tally)
 
 
+def soak_switchover(runs: int, tally: Tally) -> None:
+    """The two sides change places again and again under load; at the end rows are compared."""
+    with World.start(pool_mb=8192) as world:
+        pair = Pair(world, create_bank(world["db1"], size_mb=BANK_MB))
+        pair.must("rebuild", timeout_s=VERB_S)
+        serves, follows = "db1", "db2"
+        with pair.writers(rate=RATE, writers=WRITERS) as clients:
+            clients.wait_for(int(RATE))
+            for number in range(1, runs + 1):
+                blocked_s = switch(pair, clients, tally, f"{number:3} {serves} -> {follows}")
+                serves, follows = follows, serves
+                tally.switchover_s.append(blocked_s)
+            clients.stop()
+        close_lap(pair, clients, tally, serves, follows, ())
+    took = tally.switchover_s
+    tally.bound(f"lost: {tally.lost.document}", held=not (tally.lost.planned or tally.lost.unexplained))
+    tally.bound(f"blocked at a switchover: P50 {measure.p50(took):.2f} s <= 0.8 s", held=measure.p50(took) <= 0.8)
+    tally.bound(f"switchovers: {len(took)} of {runs}, the worst {max(took):.2f} s", held=len(took) == runs)
+
+
+def switch(pair: Pair, clients: Workload, tally: Tally, name: str) -> float:
+    """One switchover, measured by the writers' records. Raises RigError."""
+    running = pair.start("switchover", "--yes", "--budget", aftermath.SWITCH_BUDGET)
+    result = running.wait(VERB_S)
+    if result.code != 0:
+        raise RigError(f"{name}: {result}")
+    clients.wait_for(int(RATE), 60)
+    events = running.events()
+    begun_ms = next(measure.at_ms(e) for e in events if e["event"] == "steps" and "gate_close" in e["steps"])
+    ended_ms = max(measure.at_ms(e) for e in events if e["event"] == "step" and e["step"] == "open")
+    blocked_s = measure.blocked_s(clients.acked(), Window(from_ms=begun_ms, to_ms=ended_ms))
+    shown = result.document["cutover"]
+    tally.predicted.append((shown["p50_ms"] / 1000, shown["p90_ms"] / 1000, blocked_s))
+    steps = " ".join(f"{e['step']}={e['ms']:.0f}" for e in events if e["event"] == "step" and e["ms"] >= 50)
+    say(f"{name}: blocked {blocked_s:.2f} s (said {shown['blocked_ms'] / 1000:.2f}); {steps}")
+    if result.document["rounds"]:
+        tally.failures.append(f"{name}: the former primary did not follow at once")
+    return blocked_s
+
+
 def soak_kills(runs: int, tally: Tally) -> None:
     """Every part in every phase, `runs` times over."""
     for victim in harm.VICTIMS * runs:
-        for phase in harm.PHASES:
+        for phase in (*harm.PHASES, *harm.SWITCH_PHASES):
             if victim == "guard" and phase == "seed":
                 continue  # it comes with the first freeze, so there is none to be killed yet
+            survive = aftermath.survive if phase in harm.PHASES else aftermath.survive_switch
             try:
                 with World.start() as world:
-                    struck = aftermath.survive(Pair(world, create_bank(world["db1"])), victim, phase)
+                    struck = survive(Pair(world, create_bank(world["db1"])), victim, phase)
             except RigError as error:
                 tally.failures.append(f"{victim} in {phase}: {error}")
-                say(f"{victim:>12} in {phase:<8} FAILED: {str(error)[:300]}")
+                say(f"{victim:>12} in {phase:<9} FAILED: {str(error)[:300]}")
             else:
-                tally.gaps_s.append(struck.gap_s)
-                say(f"{victim:>12} in {phase:<8} longest gap {struck.gap_s:4.1f} s")
+                if phase in harm.PHASES:  # a switchover that has died may wait for the next command
+                    tally.gaps_s.append(struck.gap_s)
+                say(f"{victim:>12} in {phase:<9} longest gap {struck.gap_s:4.1f} s")
     worst_s = max(tally.gaps_s, default=0.0)
     longest_s = aftermath.LONGEST_GAP_S
     tally.bound(f"longest gap {worst_s:.1f} s <= {longest_s:g} s", held=worst_s <= longest_s)
@@ -270,6 +315,7 @@ def soak_simulation(runs: int, tally: Tally) -> None:
 SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
     "rebuild": (soak_rebuild, 20),
     "takeover": (soak_takeover, 10),
+    "switchover": (soak_switchover, 20),
     "kills": (soak_kills, 1),
     "power": (partial(soak_power, Machines), 1),
     "power-namespaces": (partial(soak_power, World), 1),

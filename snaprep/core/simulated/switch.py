@@ -28,6 +28,19 @@ def replica_ready(world: World, host: HostState) -> None:
     ready_server(host)
 
 
+def roll_log(world: World, host: HostState) -> int:
+    """A checkpoint, and a new log file; the place is that of the checkpoint."""
+    _, content = live_of(host)
+    ready_server(host)
+    return content.position
+
+
+def replayed(world: World, host: HostState, *, position: int) -> bool:
+    """The replica replays a file as soon as the next one has begun."""
+    ready_server(host)
+    return True
+
+
 def retire(world: World, host: HostState) -> dict[str, object]:
     """One shutdown, out of sight: open work stays in the files. A primary that shuts down ships all of its log."""
     begin_work(world, host, Work.QUIESCE)
@@ -123,7 +136,7 @@ def gate_keep(world: World, host: HostState, *, lease_ms: int) -> None:
 SWITCH: Mapping[str, Operation] = {
     f.__name__: f
     for f in (
-        gate_keep, guard_awake, log_append, log_tail, move, open_shut, replica_leaves, replica_ready, retire,
-        step_down, step_up, warm_up,
+        gate_keep, guard_awake, log_append, log_tail, move, open_shut, replayed, replica_leaves, replica_ready, retire,
+        roll_log,        step_down, step_up, warm_up,
     )
 }  # fmt: skip

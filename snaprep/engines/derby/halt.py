@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from snaprep.core.errors import Stopped
 from snaprep.engines.base import Quiesced
 from snaprep.engines.derby import files, gate, log
@@ -11,6 +13,9 @@ from snaprep.engines.derby.session import ADMIN, SPARE, InFlight, Session, files
 _FREEZE = "CALL SYSCS_UTIL.SYSCS_FREEZE_DATABASE()"
 _THAW = "CALL SYSCS_UTIL.SYSCS_UNFREEZE_DATABASE()"
 _CHECKPOINT = "CALL SYSCS_UTIL.SYSCS_CHECKPOINT_DATABASE()"
+_FILLER = "snaprep.filler"
+_FILL_CHARS = 30_000
+_FILLS_MOST = 100  # each is some 40 KiB of log; files have 1 MiB, unless the site has set more
 _SHUT_DOWN = frozenset({"08006", "XJ015"})
 
 
@@ -73,6 +78,26 @@ class Halt:
             self.session.client.execute(self.session.admin(), _CHECKPOINT, deadline_s=60)
         with files_told():
             self._flushed = log.log_end(self.session.directory / "log")
+
+    def roll_log(self, deadline_s: float = 20) -> int:
+        """Checkpoint, and make the log go on in a new file; returns the checkpoint's place, as an instant.
+
+        A replica replays a file when the next one has begun; what is left it replays while clients wait. Derby switches
+        files by their size alone, so this one is filled: a property of ours is set until it is long enough. Where files
+        are very long it is left as it is.
+        """
+        ends = time.monotonic() + deadline_s
+        self.checkpoint()
+        with files_told():
+            directory = files.log_directory(self.session.directory)
+            place, first = log.checkpoint(directory), log.log_end(directory)
+            with told("checkpoint-failed", "the log could not be made to go on in a new file"):
+                for _ in range(_FILLS_MOST):
+                    if log.log_end(directory).file != first.file or time.monotonic() > ends:
+                        break
+                    gate.set_property(self.session.client, ADMIN, _FILLER, "x" * _FILL_CHARS, 10)
+                gate.set_property(self.session.client, self.session.admin(), _FILLER, None, 10)
+        return place.instant
 
     def gate_prepare(self) -> None:
         """Store the gate's former values while clients still work, and flush what a shutdown would have to."""

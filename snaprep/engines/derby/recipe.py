@@ -170,6 +170,8 @@ def switch_prepare(plan: SwitchPlan) -> Recipe:
         Step(host=target, op="guard_awake", deadline_s=60),
         *warm,
         Step(host=source, op="replica_ready", deadline_s=30),
+        Step(host=source, op="roll_log", deadline_s=60),
+        Step(host=target, op="replayed", args={"position": Ref("roll_log")}, deadline_s=10),
         # Last, because it flushes: what is dirty when the gate closes is written while clients wait.
         Step(host=source, op="gate_prepare", deadline_s=60),
     )

@@ -168,6 +168,17 @@ class Replication:
             time.sleep(0.02)
         self._armed = None
 
+    def replayed(self, position: int, deadline_s: float = 10) -> bool:
+        """Wait until this replica has replayed its log up to a checkpoint; false when it has not in time."""
+        ends = time.monotonic() + deadline_s
+        while True:
+            with contextlib.suppress(log.LogDamaged):  # it is being written
+                if log.checkpoint(files.log_directory(self.session.directory)).instant >= position:
+                    return True
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.02)
+
     def waits(self) -> bool:
         """Armed, and no primary has connected: it would wait for ever."""
         spec, pid = self.session.spec, self.session.server_pid
