@@ -34,6 +34,7 @@ mountpoint = ""
 # Owner of the database's files, "user:group" by name; empty: as on the other host.
 owner = ""
 # Where the OTHER host reaches this one: for the data, and for replication unless that has an address of its own.
+# An IP address, or a name that leads to it on both hosts (Debian's /etc/hosts says 127.0.1.1 for a host's own name).
 address = $address_one
 # SSH port and user there for the data; 0 and empty: as for you.
 data_port = 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -16,6 +17,8 @@ from snaprep.units import parse_duration_ms, parse_rate, parse_size
 
 _PROBLEM = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*)`")
+_NONE_SUCH = {"engine": "unknown-engine", "volume": "unknown-volume"}
+_NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>.*)'")
 
 
 class Table(msgspec.Struct, forbid_unknown_fields=True):
@@ -129,6 +132,11 @@ class At:
             self.fail(unknown["key"], "there is no such key", hint, "config-unknown-key")
         if "missing required field" in what:
             self.fail(what.split("`")[1], "is missing", "`snaprep init -` prints an example", "config-missing-key")
+        if wrong := _NOT_ONE_OF.fullmatch(what):
+            known = ", ".join(json.dumps(value) for value in get_args(get_type_hints(form)[path]))
+            self.fail(
+                path, f"{wrong['value']!r} is none of those known here", known, _NONE_SUCH.get(path, "config-value")
+            )
         wants_text = "Expected `str`" in what and ("got `int`" in what or "got `float`" in what)
         text = 'write it as text with its unit, as in "3s" or "1 GiB"'
         hint = text if wants_text else "`snaprep init -` prints an example of every key"

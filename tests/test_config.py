@@ -95,7 +95,7 @@ def test_example_takes_names() -> None:
         (("[derby]", "[derby]\nport = 70000"), "config-value", "derby.port", ""),
         (("[derby]", "[rounds]\nbudget = '3'\n[derby]"), "config-value", "rounds.budget", "3s"),
         (("[derby]", "[rounds]\nbudget = '1s'\n[derby]"), "config-value", "rounds.budget", ""),
-        (("[derby]", "[rounds]\nfreeze = 'often'\n[derby]"), "config-type", "rounds.freeze", ""),
+        (("[derby]", "[rounds]\nfreeze = 'often'\n[derby]"), "config-value", "rounds.freeze", ""),
         (("[derby]", "[leases]\ngate = '1s'\n[derby]"), "config-value", "leases.gate", ""),
         (("[derby]", "[hosts.db3]\nssh='x'\ndataset='a/b'\n[derby]"), "config-hosts", "hosts", ""),
         (('"ops@db2:2222"', '"db1"'), "config-hosts", "hosts.db2.ssh", ""),
@@ -108,7 +108,7 @@ def test_example_takes_names() -> None:
         (('address = "10.0.0.1"', 'mountpoint = "/srv/other"'), "config-missing-key", "hosts.db1.address", ""),
         (('"10.0.0.1"', '"10.0.0.1"\nmountpoint = "/srv/other"'), "config-value", "hosts.db1.mountpoint", "whole"),
         (('pair = "bank"', 'pair = "../bank"'), "config-value", "pair", ""),
-        (('pair = "bank"', 'pair = "bank"\nengine = "oracle"'), "config-type", "engine", ""),
+        (('pair = "bank"', 'pair = "bank"\nengine = "oracle"'), "unknown-engine", "engine", ""),
         (('pair = "bank"', "pair = bank"), "config-syntax", "line 2", ""),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import ipaddress
 import socket
 import threading
 
@@ -30,6 +31,7 @@ class Listening:
         """Raises `replication-address`, `replication-port-taken`."""
         self._nonce = nonce
         self._heard = threading.Event()
+        _must_be_seen(address)
         try:
             self._socket = socket.create_server((address, port), family=_family(address))
         except OSError as error:
@@ -77,6 +79,16 @@ def _receive(connection: socket.socket) -> bytes:
     while len(word) < _WORD_BYTES and (piece := connection.recv(_WORD_BYTES - len(word))):
         word += piece
     return word.rstrip()
+
+
+def _must_be_seen(name: str) -> None:
+    """Debian's installer writes "127.0.1.1 HOST" into /etc/hosts: by its name a host then listens for itself only."""
+    with contextlib.suppress(OSError, ValueError):
+        here = socket.getaddrinfo(name, None)[0][4][0]
+        if here != name and ipaddress.ip_address(here).is_loopback:
+            what = f"{name} means {here} on that host itself, where no other host can reach a replica"
+            hint = "set `replication_address` of this host to its IP address, or mend its /etc/hosts"
+            raise CheckFailed("replication-address", what, hint=hint)
 
 
 def _family(address: str) -> socket.AddressFamily:

@@ -60,7 +60,7 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
         return Refuse(error=error("aborted", 11, "the run was ended as asked; nothing was cut over", facts))
     if attached(source, target) and _share(source, target):
         return _finish(roles, source, history)
-    if (action := make_ready(facts, roles, policy)) is not None:
+    if (action := make_ready(facts, roles, policy, history)) is not None:
         return action
     return _ship_or_cut(facts, roles, policy, history)
 
@@ -132,8 +132,10 @@ def stand_wrong(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | 
         hint = f"compare `dataset` in snaprep.toml with `zfs list` on {source.name}"
         return Refuse(error=error("unknown-dataset", 3, what, facts, hint))
     if not source.stands_at_path and source.engine.state not in REPLICA_STATES:
-        what = f"{source.live_name} on {source.name} is not mounted where clients look, so nobody serves"
-        return Refuse(error=error("source-closed", 3, what, facts, f"`snaprep takeover {source.name}` opens it"))
+        what = f"{source.live_name} on {source.name} is not mounted where clients look, so no client finds it"
+        serves = target.engine.state in OPEN_STATES
+        hint = f"leave out --source: {target.name} serves" if serves else f"`snaprep takeover {source.name}` opens it"
+        return Refuse(error=error("source-closed", 3, what, facts, hint))
     if source.engine.state in REPLICA_STATES or _copy_never_promoted(source):
         what = f"{source.name} is a replica; it cannot be the source"
         return Refuse(error=error("source-is-replica", 3, what, facts, "leave out --source, or take over first"))
@@ -169,17 +171,24 @@ def _copy_never_promoted(host: HostFacts) -> bool:
     return host.claims_replica and host.engine.state not in OPEN_STATES
 
 
-def make_ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
-    """Marks, room, and what stands in the way on the target; None when an increment can begin."""
+def make_ready(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action | None:
+    """Marks, room, and what stands in the way on the target; None when an increment can begin.
+
+    What is refused is refused before the first mark.
+    """
     source = facts.host(roles.source)
     live = source.live
     assert live is not None
     if (closed := sealed(facts, source, facts.host(roles.target))) is not None:
         return Refuse(error=closed)
+    room = make_room(facts, roles, policy)
+    first = room or seed_or_round(facts, roles, policy, history)
+    if isinstance(first, Refuse):
+        return first
     stamped = source.engine.generation in (None, roles.generation) and source.claimed_generation == roles.generation
     if not source.claims_primary or not stamped or live.automounts:
         return Adopt(roles=roles)
-    return make_room(facts, roles, policy)
+    return room
 
 
 def make_room(facts: Facts, roles: Roles, policy: Policy) -> Action | None:

@@ -31,7 +31,8 @@ def decide_takeover(
         if not reachable and (why := facts.hosts[0].error) is not None:
             return Refuse(error=unseen(why, facts))
         what = "no reachable host holds a copy of this pair that could serve"
-        return Refuse(error=error("no-replica", 3, what, facts, "", tuple(describe(h) for h in facts.hosts)))
+        hint = "bring the host back that held the database; what it holds is not touched meanwhile"
+        return Refuse(error=error("no-replica", 3, what, facts, hint, tuple(describe(h) for h in facts.hosts)))
     best = max(candidates, key=_standing)
     if not best.engine.server_up:
         return Refuse(

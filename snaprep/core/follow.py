@@ -80,7 +80,7 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
         return Settle(roles=roles)
     if origin is not None:
         return Feed(roles=roles, origin=origin)
-    if (action := _ready(facts, roles, policy)) is not None:
+    if (action := _ready(facts, roles, policy, history)) is not None:
         return action
     kept = source.engine.kept_log
     if kept is None or kept.since is None:
@@ -105,11 +105,11 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
     )
 
 
-def _ready(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
+def _ready(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action | None:
     source = facts.host(roles.source)
     owner = _other_owner(source)
     if not owner:
-        return make_ready(facts, roles, policy)
+        return make_ready(facts, roles, policy, history)
     if not source.claims_primary:
         return Refuse(error=other_pair(facts, source, owner))
     return make_room(facts, roles, policy)

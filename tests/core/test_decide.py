@@ -77,6 +77,23 @@ def test_an_unknown_source_is_adopted_first() -> None:
     assert isinstance(decide_rebuild(both(unknown, empty("b")), POLICY, NEW), Adopt)
 
 
+@pytest.mark.parametrize(
+    ("target", "id"),
+    [
+        (empty("b", image("b/db", ImageRole.FOREIGN, point(9))), "target-foreign"),
+        (with_volume(empty("b"), free_bytes=1), "target-full"),
+    ],
+)
+def test_what_is_refused_is_refused_before_the_first_mark(target: HostFacts, id: str) -> None:
+    """A source that is new to us stays as it is when the target cannot be used."""
+    unknown = host(
+        "a",
+        image("a/db", ImageRole.FOREIGN, mounted_at="/db", automounts=True),
+        engine=EngineFacts(state=EngineState.PRIMARY, server_up=True),
+    )
+    assert error_of(both(with_live(unknown, referenced_bytes=GIB), target)) == id
+
+
 @pytest.mark.parametrize("source", [with_live(serving("a"), automounts=True), with_engine(serving("a"), generation=7)])
 def test_an_unfinished_adoption_is_finished(source: HostFacts) -> None:
     """An image that still mounts at boot, or a database whose stamp differs, is adopted again."""
