@@ -5,6 +5,7 @@ plane      a full send: snaprep against zfs send | ssh | zfs receive
 round      a round with nothing written: snaprep against a shell with a held connection
 failback   bytes of a fail-back against one increment and against a full send
 rtt        how long a client gets no commit when the operator is far from both hosts, against when he is near
+follow     what a fed replica costs the clients' commits, and how fast one that was away catches up
 lzc        OpenZFS's C library against the zfs command and pyzfs, on a machine of its own under QEMU
 """
 
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.machines import inside
 from tests.machines.world import Machines
-from tests.rig import byhand, measure
+from tests.rig import bench_follow, byhand, measure
 from tests.rig.cpu import Meter
 from tests.rig.derby import create_bank
 from tests.rig.figures import FIGURES
@@ -321,6 +322,16 @@ def rtt(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+# ---------------------------------------------------------------------- follow
+
+
+def follow(options: argparse.Namespace) -> dict[str, Any]:
+    """A fixed rate of commits with and without a fed replica, in turn; then one that has to catch up."""
+    size_mb = int(options.sizes[0] * 1024)
+    with start(size_mb, options.link) as world:
+        return bench_follow.run(Pair(world, create_bank(world["db1"], size_mb=size_mb)), options, say)
+
+
 # ---------------------------------------------------------------------- lzc
 
 
@@ -343,6 +354,7 @@ BENCHES: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], dict[st
     "round": (round_, {"sizes": [0.02], "commits": 0.0, "link": None, "runs": 20}),
     "failback": (failback, {"sizes": [0.25], "commits": 50.0, "link": None, "runs": 1}),
     "rtt": (rtt, {"sizes": [0.06], "commits": 100.0, "link": None, "runs": 5}),
+    "follow": (follow, {"sizes": [0.06], "commits": 100.0, "link": None, "runs": 4}),
     "lzc": (lzc, {"sizes": [0.0], "commits": 0.0, "link": None, "runs": 1}),
 }
 
@@ -359,7 +371,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--commits", type=float, help="per second, all clients together")
     parser.add_argument("--link", type=float, help="Mbit/s between the hosts; 0: not limited")
     parser.add_argument("--runs", type=int, help="rebuilds, pairs or rounds")
-    parser.add_argument("--seconds", type=float, default=20.0, help="failback: how long the replica serves alone")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="failback: how long the replica serves alone; follow: one leg"
+    )
     parser.add_argument("--rtt", type=float, default=100.0, help="rtt: ms that each round trip takes more")
     options = parser.parse_args(words)
     for key, value in BENCHES[options.name][1].items():

@@ -1,13 +1,15 @@
-"""CPU time of all that runs in a world, processes that end meanwhile included, by looking often."""
+"""CPU time of all that runs in a world, processes that end meanwhile included, by looking often; and pinning."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from tests.rig.node import Node
     from tests.rig.world import World
 
 LOOK_S = 0.1
@@ -56,6 +58,19 @@ class Meter:
                 continue
             with self._lock:
                 self._seen[int(entry), words[19]] = int(words[11]) + int(words[12])
+
+
+def pin(node: Node, core: int) -> None:
+    """Everything that runs on a node, and all that it will start, on one core of those that this process may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    own = _namespace(node.pid)
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):  # it has ended
+            if _namespace(int(process.name)) == own:
+                for task in (process / "task").iterdir():
+                    os.sched_setaffinity(int(task.name), {cores[core % len(cores)]})
 
 
 def _namespace(pid: int) -> str:

@@ -5,6 +5,7 @@ rebuild     rebuilds in a row, of a fresh, an outdated and a diverged target in 
 takeover    a primary killed under load, a take-over, a fail-back; again and again
 switchover  primary and replica change places under load, again and again
 kills       kill -9 of each part of a run in each of its phases
+storm       a fed replica, of which one part is killed every few seconds; --runs is in minutes
 power       two machines; one of them loses its power at each of several places of a run, and boots again
 power-namespaces  the same with hosts in namespaces: in minutes, and without a kernel that dies
 simulation  random histories against the decisions and recipes, in the model world
@@ -24,7 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.machines.world import Machines
-from tests.rig import aftermath, harm, measure, power
+from tests.rig import aftermath, harm, measure, power, storm
 from tests.rig.derby import create_bank
 from tests.rig.measure import Lost, Window
 from tests.rig.node import RigError
@@ -304,6 +305,21 @@ def soak_power(tier: type[World], runs: int, tally: Tally) -> None:
     tally.bound(f"{len(tally.resume_s)} cuts, nothing lost", held=not tally.failures)
 
 
+def soak_storm(runs: int, tally: Tally) -> None:
+    """So many minutes of it."""
+    with World.start(pool_mb=8192) as world:
+        pair = Pair(world, create_bank(world["db1"]))
+        with pair.writers(rate=RATE, writers=WRITERS) as clients:
+            clients.wait_for(int(RATE))
+            done = storm.blow(pair, clients, 60.0 * runs, say)
+    say(f"killed {done.strikes}; {done.bases} bases sent; ended by itself: {done.ended or 'never'}")
+    tally.lost += Lost(planned=done.missing)
+    tally.bound(f"{sum(done.strikes.values())} strikes, {done.missing} commits missing", held=not done.missing)
+    tally.bound(f"caught up {done.caught_up_s:.0f} s after the last", held=done.caught_up_s <= storm.CALM_S)
+    files = f"{done.log_files} log files kept at the end <= {storm.LOG_FILES_MOST}"
+    tally.bound(files, held=done.log_files <= storm.LOG_FILES_MOST)
+
+
 def soak_simulation(runs: int, tally: Tally) -> None:
     """More of the histories that the ordinary tests run too."""
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", HISTORIES]
@@ -319,6 +335,7 @@ SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
     "kills": (soak_kills, 1),
     "power": (partial(soak_power, Machines), 1),
     "power-namespaces": (partial(soak_power, World), 1),
+    "storm": (soak_storm, 10),
     "simulation": (soak_simulation, 20_000),
 }
 
