@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 VICTIMS = ("target-derby", "feeder", "connection", "source-derby", "operator")
 PAUSE_S = (2.0, 8.0)
 CALM_S = 180.0  # to catch up in, after the last strike
-LOG_FILES_MOST = (
-    4  # of 1 MiB; a released log has the file in use, the one of the last checkpoint, and those not told of
-)
+LOG_FILES_MOST = 4  # of 1 MiB: the one in use, that of the last checkpoint, and those that were not told of yet
 ARCHIVE = ("--archive", "bounce")
 
 
