@@ -106,7 +106,7 @@ def catch_up(pair: Pair, options: argparse.Namespace, say: Callable[[str], None]
     wait_until(lambda: not told(running)["lag_bytes"], "the replica to have everything", VERB_S)
     stop(running)
     must_hold(pair, clients.acked())
-    took_s = last["seen_at"] - first["seen_at"]
+    took_s = measure.time_s(last["seen_at"]) - measure.time_s(first["seen_at"])
     sent = last["sent_bytes"] - first["sent_bytes"]
     written = sent - (first["lag_bytes"] - last["lag_bytes"])
     if took_s <= 0:

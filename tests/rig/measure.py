@@ -73,7 +73,12 @@ def rebuilds(pair: Pair, timeout_s: float, *words: str) -> tuple[Result, list[Ev
 
 
 def at_ms(event: Event) -> float:
-    return 1000 * dt.datetime.fromisoformat(event["at"]).timestamp()
+    return 1000 * time_s(event["at"])
+
+
+def time_s(told: str) -> float:
+    """A moment as snaprep prints it, in seconds since 1970."""
+    return dt.datetime.fromisoformat(told).timestamp()
 
 
 def blocked_s(commits: Iterable[Commit], window: Window) -> float:

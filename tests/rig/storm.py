@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.rig import check, harm
+from tests.rig import check, harm, measure
 from tests.rig.node import RigError, wait_until
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VICTIMS = ("target-derby", "feeder", "connection", "source-derby", "operator")
 PAUSE_S = (2.0, 8.0)
+NOTICED_S = 10.0  # until every part has noticed that another one died
 CALM_S = 180.0  # to catch up in, after the last strike
 LOG_FILES_MOST = 4  # of 1 MiB: the one in use, that of the last checkpoint, and those that were not told of yet
 ARCHIVE = ("--archive", "bounce")
@@ -107,12 +108,13 @@ def kept_up(pair: Pair, running: Running, storm: Storm) -> Running:
 
 def calm(pair: Pair, clients: Workload, running: Running, storm: Storm) -> Running:
     """Wait until the replica is fed again, and nearly everything that clients write now is there at once."""
+    struck_s = time.time()
     clients.wait_for(50, 60)
     until_s = time.monotonic() + CALM_S
     while time.monotonic() < until_s:
         running = kept_up(pair, running, storm)
         told = [event["feed"] for event in running.events()[-3:] if feeds(event)]
-        if told and time.time() - told[-1]["seen_at"] < 3 and told[-1]["lag_ms"] < 1000:
+        if told and measure.time_s(told[-1]["seen_at"]) > struck_s + NOTICED_S and told[-1]["lag_ms"] < 1000:
             return running
         time.sleep(0.5)
     raise RigError(f"not caught up within {CALM_S:g} s; events: {running.events()[-5:]}")
