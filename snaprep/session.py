@@ -25,6 +25,7 @@ from snaprep.host.ssh import SshHost
 _CONFIGURE_S = 20.0
 _LOCK_S = 20.0
 _LOCK_AGAIN_S = 95.0  # an agent behind a dead link lives for 60 s of silence, and then 30 s to put things back
+_WAY_LIFE_S = 24 * 3600  # the key that opens a way lives for thirty days; what breaks later gets a new one
 _TRY_AGAIN_S = 2.0  # between two tries to reach a host that was lost
 _JOURNAL_COPY_CHARS = 4 << 20
 
@@ -44,7 +45,7 @@ class Session:
         self._held: RunInfo | None = None
         self._databases: frozenset[str] = frozenset()
         self.acted = False  # something was asked to change
-        self._ways: dict[tuple[str, str], tuple[Host, Host]] = {}
+        self._ways: dict[tuple[str, str], tuple[Host, Host, float]] = {}  # and when it was opened
         self._reaching = {spec.name: threading.RLock() for spec in pair.hosts}
         self._tried_s: dict[str, float] = {}  # when a host was last tried to be reached
         self._met: set[str] = set()
@@ -158,7 +159,7 @@ class Session:
             self._join(sender, receiver, run)
             return
         known = self._ways.get((sender, receiver))
-        if known is None or known[0] is not source or known[1] is not target:
+        if known is None or known[:2] != (source, target) or time.monotonic() - known[2] > _WAY_LIFE_S:
             public = source.call("link_key", {"run": run}, str, deadline_s=30)
             user = target.call("link_listen", {"run": run, "public_key": public}, str, deadline_s=30)
             reach = self.pair.reach_of(receiver)
@@ -170,7 +171,7 @@ class Session:
                 host_keys=(target.host_key,),
             )
             source.call("link_aim", {"way": aim}, type(None), deadline_s=30)
-            self._ways[sender, receiver] = (source, target)
+            self._ways[sender, receiver] = (source, target, time.monotonic())
 
     def _join(self, sender: str, receiver: str, run: str) -> None:
         """Join the two hosts through here, for one stream."""

@@ -65,7 +65,13 @@ ARROWS: dict[str, set[str]] = {
     "__init__": set(),
 }
 # What is not of the standard library, and the rooms that may know it.
-PACKAGES = {"click": {"cli"}, "rich": {"view", "cli"}, "msgspec": {"config_form"}, "paramiko": {"host"}}
+PACKAGES = {
+    "click": {"cli"},
+    "rich": {"view", "cli"},
+    "prometheus_client": {"view"},
+    "msgspec": {"config_form"},
+    "paramiko": {"host"},
+}
 
 
 def modules() -> list[Path]:

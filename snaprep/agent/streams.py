@@ -31,7 +31,7 @@ PROBE_SINK = ["dd", "of=/dev/null", "bs=1M", "status=none"]
 _TAKE_TICK_S = 0.5
 _RELAYED_S = 30.0
 _CANCEL_S = 10.0
-KEY_LIFE_S = 30 * 24 * 3600  # longer than any stream; the key goes when the run ends
+KEY_LIFE_S = 30 * 24 * 3600  # longer than any stream; the key goes when the run ends, and is renewed until then
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,6 @@ class Streams:
         self._throttle = flow.Throttle()
         self._listener: Listener | None = None
         self._authorized: keys.Authorized | None = None
-        self._let_in = ""  # the public key of the agent that may come
         self._dialer: Dialer | None = None
         self._outlet: Listener | None = None  # where links come that the operator joins
         self._receiving: dict[str, _Receiving] = {}
@@ -83,16 +82,19 @@ class Streams:
         return self._dialer.public_key
 
     def listen(self, run: str, public_key: str) -> str:
-        """On the target: let that key in, to our socket and nothing else. Returns the user to log in as."""
+        """On the target: let that key in, to our socket and nothing else. Returns the user to log in as.
+
+        It takes the place of the one before: a source's agent that succeeds another has a key of its own, and one that
+        lives for weeks asks anew before its key expires.
+        """
         user = login_user()
         if self._listener is None:
             self.run = run
             self._listener = Listener(run, user, greets=True)
-        if public_key != self._let_in:  # the source's agent died, and its successor has made a key of its own
-            if self._authorized is not None:
-                keys.withdraw(self._authorized)
-            line = keys.authorized_line(public_key, run, self._listener.command, lifetime_s=KEY_LIFE_S)
-            self._authorized, self._let_in = keys.authorize(line, run, user), public_key
+        if self._authorized is not None:
+            keys.withdraw(self._authorized)
+        line = keys.authorized_line(public_key, run, self._listener.command, lifetime_s=KEY_LIFE_S)
+        self._authorized = keys.authorize(line, run, user)
         return user
 
     def relay(self, run: str, *, sends: bool) -> list[str]:

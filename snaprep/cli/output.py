@@ -24,6 +24,12 @@ class View(Protocol):
     def close(self) -> None: ...
 
 
+class Follower(Protocol):
+    """Who is told of every report besides the operator. It never raises."""
+
+    def report(self, report: Report) -> None: ...
+
+
 class Output:
     """The `Sink` of a verb. It can be called from any thread and never raises because nobody listens."""
 
@@ -50,6 +56,10 @@ class Output:
         self._color = color
         self._screen_wanted = progress and wants_screen(self._talk)
         self._view: View | None = None
+        self._followers: list[Follower] = []
+
+    def tell(self, follower: Follower) -> None:
+        self._followers.append(follower)
 
     def report(self, report: Report, /) -> None:
         with self._lock:
@@ -59,6 +69,8 @@ class Output:
             self._figures(report)
             self.last = report
             self._drawn().report(report)
+            for follower in self._followers:
+                follower.report(report)
 
     def event(self, event: Mapping[str, object], /) -> None:
         with self._lock:

@@ -45,6 +45,10 @@ class StandIn:
         self._call("rebuild", pair, policy, sink, control, resume=resume)
         return self.report
 
+    def follow(self, pair: Pair, policy: Policy, sink: Sink, /, *, control: Control) -> Report:
+        self._call("follow", pair, policy, sink, control)
+        return self.report
+
     def take_over(
         self,
         pair: Pair,

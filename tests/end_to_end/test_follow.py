@@ -189,3 +189,19 @@ def test_two_pairs_follow_one_database(rig_tools: None, tmp_path: Path) -> None:
                 served = first.served("db1")
                 assert check.differences(served, first.stored("db2")) == []
                 assert check.differences(served, second.stored("db3")) == []
+
+
+def test_a_restricted_key_and_figures(pair: Pair) -> None:
+    """A key without forwarding and terminal is enough for a service, and Prometheus' file tells the lag."""
+    for host in pair.world.hosts.values():
+        keys = "/root/.ssh/authorized_keys"
+        host.run(["sed", "-i", "s/^ssh-/restrict ssh-/", keys])
+        assert "restrict ssh-" in host.run(["cat", keys]).stdout
+    figures = pair.home / "bank.prom"
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(50)
+        with following(pair, "--metrics", str(figures)) as running:
+            wait_until(lambda: 'snaprep_feed_up{pair="bank"} 1.0' in figures.read_text(), "figures of the feed", 30)
+            assert "snaprep_feed_lag_bytes" in figures.read_text()
+            stopped_equal(pair, running, clients)
+    assert 'snaprep_feed_up{pair="bank"} 0.0' in figures.read_text()
