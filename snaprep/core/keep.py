@@ -33,10 +33,10 @@ class OnHost:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """What to do now. `destroy_points` may still carry our hold; so may the points of `destroy_images`."""
+    """What to do now. `destroy_points` may still carry our hold."""
 
     hold: tuple[OnHost, ...] = ()
-    release: tuple[OnHost, ...] = ()  # held by us, made by somebody else: the hold goes, the point stays
+    release: tuple[OnHost, ...] = ()  # held by us, made by somebody else or in an image that goes: the hold goes
     destroy_points: tuple[OnHost, ...] = ()
     destroy_images: tuple[OnHost, ...] = ()
 
@@ -56,7 +56,8 @@ def keeping(facts: Facts, roles: Roles, pair: str, isolated: Iterable[tuple[str,
         for h, i in _images(facts)
         if (h.name, i.name) not in gone and (i.role is not ImageRole.FOREIGN or i.name == h.live_name)
     ]
-    hold, release, destroy = [], [], []
+    hold, destroy = [], []
+    release = [OnHost(h.name, i.name, p.name) for h, i in _images(facts) if (h.name, i.name) in gone for p in _held(i)]
     for host, image in staying:
         for point in image.points:
             at = OnHost(host.name, image.name, point.name)
@@ -120,6 +121,10 @@ def _images(facts: Facts) -> Iterator[tuple[HostFacts, Image]]:
 def _is_worked_with(host: HostFacts, image: Image) -> bool:
     """Isolated images keep all their points, and their holds. The live one may be another pair's that we follow."""
     return image.role in (ImageRole.LIVE, ImageRole.RECV) or image.name == host.live_name
+
+
+def _held(image: Image) -> tuple[Point, ...]:
+    return tuple(point for point in image.points if point.held)
 
 
 def _made_by(point: Point, pair: str) -> bool:

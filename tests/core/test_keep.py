@@ -104,6 +104,14 @@ def test_a_base_in_an_isolated_image_is_held() -> None:
     assert plan.destroy_images == ()
 
 
+def test_our_holds_in_an_image_that_goes_are_released_first() -> None:
+    """A held point would keep its image, and the next run, and the next, would try again."""
+    tail = image("b/db.isolated-g1", ImageRole.ISOLATED, point(7), point(8, held=False), ours=True)
+    plan = keeping(both(serving("a", point(1)), empty("b", tail)), AB, "p", isolated=[("b", tail.name)])
+    assert plan.destroy_images == (OnHost("b", tail.name),)
+    assert plan.release == (OnHost("b", tail.name, "snaprep-p-r-007"),)
+
+
 def test_nothing_goes_while_a_host_is_silent() -> None:
     """What a silent host holds is not known, so everything may still be needed."""
     silent = host("b", volume=None, error=NO_ROUTE)

@@ -139,6 +139,21 @@ def test_refresh_moves_the_base(pair: Pair) -> None:
     assert pair.replica_differences("db1", "db2") == []
 
 
+def test_clean_after_a_fail_back(pair: Pair) -> None:
+    """What a refresh had held on the replica goes after the roles have changed, and nothing is left over."""
+    pair.must("rebuild")
+    pair.must("refresh")
+    pair.world.power_off("db1")
+    pair.must("takeover", "--yes")
+    pair.world.boot("db1")
+    pair.must("rebuild")
+    left = pair.must("clean").document["notes"]
+    assert [note for note in left if "stays" in note] == []
+    names = pair.world["db2"].zfs("list", "-H", "-o", "name").splitlines()
+    assert f"{pair.bank.dataset}.recv" not in names
+    assert pair.must("clean", "--dry-run").document["notes"] == ["nothing to remove"]
+
+
 def test_far_operator(pair: Pair) -> None:
     """An operator who is 100 ms away makes clients wait a little longer at the cutover, and no more."""
     pair.world.operator_rtt(100)
