@@ -33,6 +33,15 @@ rtt:
                          what clients waited at the cutovers of --runs rebuilds each, in turn with an operator nearby
                          and with one whose every round trip takes --rtt ms more
   growth_s               far minus near, of the medians
+follow, source and target on a core each throughout:
+  p999_commit_ratio      99.9th percentile of the time that a transaction took, with a fed replica over without, of
+                         --runs legs of --seconds each, in turn, at --commits
+  p999_commit_ms, p50_commit_ms, blocked_s
+                         the times themselves; the longest time without a commit that any writer had, by leg
+  replay_mib_s, written_mib_s, replay_over_written
+                         log sent to a replica that had been away, while clients wrote as fast as they could, and log
+                         that they wrote meanwhile, until it was less than a second behind
+  behind_mib             how far behind it was when it began
 lzc:
   snapshot_ratio         median time of the zfs command over the library's, for one atomic snapshot of 20 datasets and a
                          hold on each; on an emulated machine a process costs ten times as much as elsewhere
