@@ -114,8 +114,11 @@ wait = "60s"
 old = "5s"
 
 [feed]
-# How the primary comes to keep its log for `snaprep follow`: at its next "restart", by a "bounce" (the database is away
-# for a moment), or by a "backup" (Derby's online backup: nobody waits, the database is read and written once more).
+# What a rebuild ships after the base: increments of "pages", or the "log".
+lane = "pages"
+# How the primary comes to keep its log, for `snaprep follow` and the log lane: at its next "restart", by a "bounce"
+# (the database is away for a moment), or by a "backup" (Derby's online backup: nobody waits, the database is read and
+# written once more).
 archive = "restart"
 """)
 

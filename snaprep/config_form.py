@@ -89,6 +89,7 @@ class Leases(Table):
 
 
 class Feed(Table):
+    lane: Literal["pages", "log"] = "pages"
     archive: Literal["restart", "bounce", "backup"] = "restart"
 
 

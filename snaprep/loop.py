@@ -5,11 +5,9 @@ What a run did is observed again, not remembered; the journal only explains.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +16,6 @@ from snaprep.act import feed as act_feed
 from snaprep.act import ready, settle, ship, switchover, takeover
 from snaprep.act.context import Context, Memory
 from snaprep.act.feed import Feeding
-from snaprep.act.interpreter import Interpreter
 from snaprep.act.preflight import preflight
 from snaprep.control import Control, Sink
 from snaprep.core.action import (
@@ -27,6 +24,7 @@ from snaprep.core.action import (
     Cutover,
     Done,
     Feed,
+    FeedCutover,
     GiveUp,
     Hold,
     KeepLog,
@@ -46,15 +44,15 @@ from snaprep.core.action import (
 )
 from snaprep.core.errors import NobodyServes, SnaprepError, Stopped, may_pass
 from snaprep.core.estimate import Prediction
-from snaprep.core.model import Facts, History, Policy
+from snaprep.core.model import CutoverTried, Facts, History, Policy
 from snaprep.core.refusals import about
-from snaprep.core.report import BaseReport, Forecast, Report, RunState
+from snaprep.core.report import BaseReport, CutoverReport, Forecast, Report, RunState
 from snaprep.core.who import describe, judged
 from snaprep.engines.derby import recipe as derby_recipe
+from snaprep.hearing import Hearing
 from snaprep.journal import Journal, earlier, fields_of, told
 from snaprep.observe import observe
 from snaprep.session import Session
-from snaprep.telling import Telling
 
 RETRIES = 5  # attempts in a row that fail for reasons that may pass: a cut link, an agent that died, stale facts
 RETRIES_IN_ALL = 50
@@ -65,7 +63,6 @@ _FINAL = frozenset({1, 2, 3, 21, 22, 75})
 _MENDED = frozenset(
     {"no-space", "primary-answers", "engine-down", "log-damaged", "archive-off", "replication-port-taken"}
 )
-_POLL_S = 0.5
 _FIGURES = re.compile(r"\d+")
 
 _UNSEEN_S = 60.0  # how long a run that has begun waits for a host that it can no longer reach
@@ -77,7 +74,7 @@ _STATES = {Seed: RunState.SEEDING, Round: RunState.ROUND, Refresh: RunState.REFR
 Decide = Callable[[Facts, Policy, History], Action]
 
 
-class Run(Telling):
+class Run(Hearing):
     """One run of one verb on a connected session."""
 
     def __init__(
@@ -89,11 +86,9 @@ class Run(Telling):
                 run=journal.run, pair=session.pair.name, verb=verb, started_at=time.time(), journal=str(journal.path)
             ),
         )
-        super().__init__(session, policy, sink, memory)
-        self.control = control
-        self.journal = journal
-        self.interpreter = Interpreter(session, self._on_event)
+        super().__init__(session, policy, sink, memory, control, journal)
         self.patient = verb == "follow"  # it has no end of its own: what breaks is taken up again
+        self.feeds = self.patient or policy.lane == "log"
         self.resume_hint = "snaprep follow" if self.patient else "snaprep resume"
         self.feeding: Feeding | None = None
 
@@ -105,10 +100,12 @@ class Run(Telling):
             facts = observe(self.session)
             self._look(facts)
             self._listen(facts)
-            self.memory.history = replace(self.memory.history, now_s=time.monotonic(), begun=self.session.acted)
+            self.memory.history = replace(
+                self.memory.history, now_s=time.monotonic(), begun=self.patient and self.session.acted
+            )
             action = decide_next(facts, self.policy, self.memory.history)
             new = self._is_new(action)
-            if not isinstance(action, Feed | Hold | Reopen):
+            if not isinstance(action, Feed | FeedCutover | Hold | Reopen):
                 self.stop_feeding(facts)
             if new:
                 self.journal.append("decision", action=type(action).__name__, **told(action))
@@ -199,6 +196,7 @@ class Run(Telling):
             KeepNoLog: self._keep_no_log,
             Present: self._present,
             Feed: self._feed,
+            FeedCutover: self._feed_cutover,
             Hold: self._hold,
             Prepare: self._prepare,
             Cutover: self._cutover,
@@ -294,6 +292,17 @@ class Run(Telling):
             self._say(feed=None)
             raise
 
+    def _feed_cutover(self, context: Context, action: FeedCutover) -> None:
+        self._say(
+            state=RunState.CUTTING_OVER,
+            reason="clients are cut off until replication is on",
+            forecast=self._forecast(Prediction(action.p50_ms, action.p90_ms, 0)),
+        )
+        self.feeding = None  # it ends in this, well or not
+        with self.heard(action.roles.source):
+            tried, shown = act_feed.cut_over(context, action)
+        self._tried(tried, shown)
+
     def stop_feeding(self, facts: Facts) -> None:
         """End a feed in order: something else is to be done, or the run ends."""
         feeding, self.feeding = self.feeding, None
@@ -329,7 +338,7 @@ class Run(Telling):
             history = replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
         else:
             memory.taken_s = taken_s
-            if self.patient and parcel.resume is None:
+            if self.feeds and parcel.resume is None:
                 act_feed.note_taken(context, parcel.receiver, parcel.sender, done)
             history = replace(history, rounds=(*history.rounds, done))
         memory.history = replace(history, last_round_end_s=time.monotonic())
@@ -347,6 +356,9 @@ class Run(Telling):
         )
         with self.linked(action.roles.source, action.roles.target):
             tried, shown = act_cutover.cutover(context, action)
+        self._tried(tried, shown)
+
+    def _tried(self, tried: CutoverTried, shown: CutoverReport) -> None:
         self.journal.append("cutover", **fields_of(tried))
         self._say(cutover=shown)
         history = self.memory.history
@@ -393,60 +405,3 @@ class Run(Telling):
             p50_ms=prediction.p50_ms if prediction else None,
             p90_ms=prediction.p90_ms if prediction else None,
         )
-
-    # -- the way on which data goes, and commands of a second terminal ------------------------------------------
-
-    @contextlib.contextmanager
-    def linked(self, sender: str, receiver: str) -> Iterator[None]:
-        """A way for streams from sender to receiver; commands are heard while it is used."""
-        self.session.link(sender, receiver, self.journal.run, self.policy.limit_bytes_per_s)
-        with self.heard(sender):
-            yield
-
-    @contextlib.contextmanager
-    def heard(self, sender: str) -> Iterator[None]:
-        """Commands of a second terminal are heard meanwhile."""
-        over = threading.Event()
-        listener = threading.Thread(target=self._poll, args=(sender, over), daemon=True)
-        listener.start()
-        try:
-            yield
-        finally:
-            over.set()
-            listener.join(5)
-
-    def _poll(self, name: str, over: threading.Event) -> None:
-        while not over.wait(_POLL_S):
-            self._hear(name)  # never reaches for a host anew: that is the loop's
-            if self.control.asked:
-                self.interpreter.cancel()
-
-    def _listen(self, facts: Facts) -> None:
-        for host in facts.hosts:
-            if not host.error:
-                self._hear(host.name)
-        history = self.memory.history
-        if self.control.abort.is_set() and not history.abort:
-            self.memory.history = replace(history, abort=True)
-
-    def _hear(self, name: str) -> None:
-        host = self.session.live(name)
-        if host is not None:
-            with contextlib.suppress(SnaprepError):
-                self._obey(host.call("commands", {}, list[str], deadline_s=10))
-
-    def _obey(self, commands: list[str]) -> None:
-        for command in commands:
-            word, _, value = command.partition(" ")
-            self.journal.append("command", command=command)
-            if word == "cutover":
-                self.memory.history = replace(self.memory.history, release=True)
-                self.control.changed.set()
-            elif word == "abort":
-                self.control.ask_abort()
-            elif word == "limit":
-                rate = int(value) or None
-                self.policy = replace(self.policy, limit_bytes_per_s=rate)
-                for host in filter(None, (self.session.live(h.name) for h in self.session.pair.hosts)):
-                    host.call("limit", {"bytes_per_s": rate}, type(None), deadline_s=10)
-                self._say(limit_bytes_per_s=rate)

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from snaprep.act import switchover as act_switchover
 from snaprep.act import takeover as act_takeover
 from snaprep.control import Control, Sink
-from snaprep.core import decide
 from snaprep.core.action import Action, Switchover, TakeOver
 from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import Aborted, SnaprepError
 from snaprep.core.follow import decide_follow
+from snaprep.core.lane import decide_lane
 from snaprep.core.model import Facts, History, Policy
 from snaprep.core.refresh import decide_refresh
 from snaprep.core.report import Report, SwitchQuestion, TakeOverQuestion
@@ -55,7 +55,7 @@ def rebuild(pair: Pair, policy: Policy, sink: Sink, *, resume: bool = False, con
     """
     if resume:
         return _carry_out(pair, policy, sink, control, "resume", decide_resume)
-    return _carry_out(pair, policy, sink, control, "rebuild", decide.decide_rebuild)
+    return _carry_out(pair, policy, sink, control, "rebuild", decide_lane)
 
 
 def refresh(pair: Pair, policy: Policy, sink: Sink, *, control: Control | None = None) -> Report:

@@ -41,11 +41,12 @@ ARROWS: dict[str, set[str]] = {
         "core",
         "engines.base",
         "engines.derby.recipe",
+        "hearing",
         "journal",
         "observe",
         "session",
-        "telling",
     },
+    "hearing": {"act", "control", "core", "journal", "session", "telling"},
     "telling": {"act", "control", "core", "observe", "session"},
     "verbs": {
         "act",

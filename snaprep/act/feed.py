@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from snaprep.act.context import Context
-from snaprep.core.action import Feed, KeepLog, KeepNoLog, Present
+from snaprep.act.cutover import raise_if_closed
+from snaprep.core.action import Feed, FeedCutover, KeepLog, KeepNoLog, Present
 from snaprep.core.errors import HostUnreachable, SnaprepError, Stopped, from_info
 from snaprep.core.follow import follower_mark, is_follower, needed_from, others_fed, taken_marks
-from snaprep.core.model import FeedFacts, RoundDone, recv_name
+from snaprep.core.model import CutoverTried, FeedFacts, RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Step
+from snaprep.core.report import CutoverReport
+from snaprep.engines.base import FeedCutoverPlan
 from snaprep.host.base import Host
 
 LOOK_S = 10.0  # how long one action of feeding takes, before everything is looked at anew
@@ -120,17 +123,18 @@ def begin(context: Context, action: Feed) -> Feeding:
     """Start both loops. Raises what the check of the base, or the way between the hosts, says."""
     stream, roles = context.point_name(), action.roles
     try:
-        context.interpreter.must(feed_recipe(action, stream))
+        context.interpreter.must(feed_recipe(action, stream, replication=context.policy.lane == "log"))
     except SnaprepError as error:
         _parted(context, action, error)
         raise
     return Feeding(stream, context.session.host(roles.source), context.session.host(roles.target))
 
 
-def feed_recipe(action: Feed, stream: str) -> Recipe:
-    """The target expects the feed before the source begins it."""
+def feed_recipe(action: Feed, stream: str, *, replication: bool) -> Recipe:
+    """The target expects the feed before the source begins it. `replication`: it may be cut over to."""
     origin, roles = action.origin, action.roles
     source_ends, target_ends = (Step(host=host, op="feed_end", deadline_s=30) for host in (roles.source, roles.target))
+    played: Mapping[str, Arg] = {"stream": stream, "replication": replication}
     sent: Mapping[str, Arg] = {
         "stream": stream,
         "boot_id": origin.boot_id,
@@ -138,7 +142,7 @@ def feed_recipe(action: Feed, stream: str) -> Recipe:
         "base": origin.position,
     }
     return (
-        Step(host=roles.target, op="feed_play", args={"stream": stream}, undo=(target_ends,)),
+        Step(host=roles.target, op="feed_play", args=played, undo=(target_ends,)),
         Step(host=roles.source, op="feed_send", args=sent, deadline_s=60, undo=(source_ends,)),
     )
 
@@ -191,6 +195,44 @@ def _release(context: Context, name: str, feeding: Feeding, facts: FeedFacts) ->
     if kept is not None and kept.ours:
         steps = (*steps, Step(host=source.name, op="release_log", args={"keep_from": min(others)}))
     context.interpreter.run(steps)
+
+
+def cutover_plan(context: Context, action: FeedCutover) -> FeedCutoverPlan:
+    policy = context.policy
+    return FeedCutoverPlan(
+        source=action.roles.source,
+        target=action.roles.target,
+        budget_ms=policy.budget_ms,
+        lease_ms=min(policy.gate_ms, policy.budget_ms - policy.undo_ms),
+    )
+
+
+def cut_over(context: Context, action: FeedCutover) -> tuple[CutoverTried, CutoverReport]:
+    """Try it once. A failure undoes itself and is returned. Raises NobodyServes when the source stays closed."""
+    source = action.roles.source
+    context.interpreter.must((Step(host=source, op="gate_prepare", deadline_s=60),))
+    plan = cutover_plan(context, action)
+    outcome = context.interpreter.run(context.engine.feed_cutover(plan))
+    error = outcome.error
+    if error is not None:
+        raise_if_closed(context, source, outcome, plan.lease_ms / 1000)
+    blocked_ms = outcome.took_ms("gate_close", "open") or outcome.took_ms("gate_close", "gate_open")
+    tried = CutoverTried(
+        ok=error is None,
+        predicted_p50_ms=action.p50_ms,
+        predicted_p90_ms=action.p90_ms,
+        blocked_ms=blocked_ms,
+        error=f"{error.id}: {error.what}" if error else "",
+    )
+    shown = CutoverReport(
+        ok=tried.ok,
+        blocked_ms=blocked_ms,
+        p50_ms=action.p50_ms,
+        p90_ms=action.p90_ms,
+        position=str(outcome.results.get("ship_mark", {}).get("position_text", "")),
+        reason=tried.error,
+    )
+    return tried, shown
 
 
 def finish(context: Context, feeding: Feeding) -> str:

@@ -11,7 +11,8 @@ from snaprep.agent import process
 from snaprep.agent.host import AgentHost
 from snaprep.agent.steps import present, step
 from snaprep.core.errors import CheckFailed, Stale
-from snaprep.engines.derby import archive
+from snaprep.engines.base import Quiesced
+from snaprep.engines.derby import archive, handover
 from snaprep.engines.derby.feed_link import Finish
 from snaprep.engines.derby.probe import direct_boot
 
@@ -108,6 +109,18 @@ def feed_finish(host: AgentHost, *, how: str, at: int | None = None, deadline_s:
     With `at` the log must end there. Returns the position. Raises what ended the feed.
     """
     return host.feeds.finish(Finish(how), at, deadline_s)
+
+
+@step
+def ship_mark(host: AgentHost) -> Quiesced:
+    """With the gate closed, by the guard: the place in the log where Derby's own replication takes a feed over."""
+    return Quiesced(**host.guard.call("ship_mark", deadline_s=45))
+
+
+@step
+def must_end_at(host: AgentHost, *, position: int) -> None:
+    """Nothing was logged since the mark. Raises `log-ends-differ`."""
+    handover.must_end_at(host.engine.session, position)
 
 
 @step

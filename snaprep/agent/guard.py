@@ -92,6 +92,11 @@ class Guard:
         with self._flight(Work.QUIESCE):
             return self.engine.halt.quiesce()
 
+    def ship_mark(self) -> Quiesced:
+        """Shut down once, and leave the place in the log that a fed replica and its primary both know."""
+        with self._flight(Work.QUIESCE):
+            return self.engine.ship_mark()
+
     def attach(self, deadline_s: float) -> None:
         with self._flight(Work.ATTACH):
             left_s = self._mind.lease_until_s - time.monotonic()
@@ -215,6 +220,6 @@ def main() -> None:
     threading.Thread(target=guard.watch, daemon=True, name="watch").start()
     operations = (
         guard.attach, guard.awake, guard.configure, guard.freeze, guard.gate_close, guard.gate_keep, guard.leave,
-        guard.open_shut, guard.put_back, guard.quiesce, guard.ready, guard.retire,
+        guard.open_shut, guard.put_back, guard.quiesce, guard.ready, guard.retire, guard.ship_mark,
     )  # fmt: skip
     serve.run({f.__name__: f for f in operations}, on_close=[], on_gone=[guard.owner_gone])

@@ -57,6 +57,17 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--budget",), {"type": Duration(), "help": "The longest time that a client may get no commit."}),
     (("--limit",), {"type": Rate(), "help": "Highest rate of the data, as in 50MB/s, or none."}),
     (("--freeze",), {"type": click.Choice(["base", "always", "never"]), "help": "Which snapshots freeze."}),
+    (
+        ("--lane",),
+        {"type": click.Choice(["pages", "log"]), "help": "What is shipped after the base: increments, or the log."},
+    ),
+    (
+        ("--archive",),
+        {
+            "type": click.Choice(["restart", "bounce", "backup"]),
+            "help": "How the source comes to keep its log, for the log lane.",
+        },
+    ),
     (("--relay/--no-relay",), {"default": None, "help": "Send the data through this machine."}),
     (
         ("--isolate-foreign/--no-isolate-foreign",),
@@ -79,6 +90,7 @@ def said(options: Mapping[str, Any]) -> dict[str, Any]:
 
 _KEPT: dict[str, type] = {
     "source": str, "hold": bool, "budget": int, "limit": int, "freeze": str, "relay": bool, "isolate_foreign": bool,
+    "lane": str, "archive": str,
 }  # fmt: skip
 
 
@@ -93,7 +105,7 @@ def apply(pair: Pair, policy: Policy, said: Mapping[str, Any]) -> tuple[Pair, Po
     """Lay what was said over the configuration. Raises UsageError when it does not fit together."""
     from snaprep.config import check_policy  # noqa: PLC0415 (msgspec is slow to import)
 
-    same = {k: said[k] for k in ("source", "hold", "freeze", "isolate_foreign", "archive") if k in said}
+    same = {k: said[k] for k in ("source", "hold", "freeze", "isolate_foreign", "archive", "lane") if k in said}
     if "budget" in said:
         same["budget_ms"] = said["budget"]
     if "limit" in said:

@@ -115,6 +115,16 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedCutover:
+    """Close the gate, feed the last of the log, turn the engine's own replication on, open the gate."""
+
+    roles: Roles
+    p50_ms: float
+    p90_ms: float
+    final: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """Wait, with the reason on the screen; look again after `pace_s`."""
 
@@ -223,6 +233,7 @@ Action: TypeAlias = (
     | KeepNoLog
     | Present
     | Feed
+    | FeedCutover
     | Hold
     | Prepare
     | Cutover

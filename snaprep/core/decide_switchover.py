@@ -10,6 +10,7 @@ from snaprep.core.action import Action, Hold, Refuse, Reopen, Roles, Switchover,
 from snaprep.core.decide import attached, cannot_start, decide_rebuild
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import predict_switchover
+from snaprep.core.lane import decide_lane
 from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy
 from snaprep.core.refusals import error, held_up
 from snaprep.core.who import handing_over, who
@@ -54,7 +55,7 @@ def decide_switchover(facts: Facts, policy: Policy, history: History, target: st
 def decide_resume(facts: Facts, policy: Policy, history: History) -> Action:
     """Go on with what died: a switchover on its way is finished, and then it is a rebuild."""
     half = handing_over(facts)
-    return finish(facts, half) if half is not None else decide_rebuild(facts, policy, history)
+    return finish(facts, half) if half is not None else decide_lane(facts, policy, history)
 
 
 def finish(facts: Facts, half: HostFacts) -> TakeOver:

@@ -221,6 +221,7 @@ class Policy:
     transaction_wait_s: float = 60.0  # how long a cutover waits for old transactions before it says so and stops
     transaction_old_s: float = 5.0
     floor_bytes: int = 1 << 30  # the source's free space under which the replica is given up
+    lane: Literal["pages", "log"] = "pages"  # what a rebuild ships after the base: increments, or the log
     archive: Literal["restart", "bounce", "backup"] = "restart"  # how the source comes to keep its log
     source: str | None = None
     isolate_foreign: bool = False  # the target may set a dataset aside that this pair did not create

@@ -93,6 +93,16 @@ class CutoverPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedCutoverPlan:
+    """From a feed to the engine's own replication."""
+
+    source: str
+    target: str
+    budget_ms: int
+    lease_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakeOverPlan:
     """Making one host serve. `fence` names the other host when it can be reached."""
 
@@ -135,6 +145,7 @@ class EngineRecipe(Protocol):
     def prepare(self, plan: PreparePlan) -> Recipe: ...
     def arm(self, plan: CutoverPlan) -> Recipe: ...
     def cutover(self, plan: CutoverPlan) -> Recipe: ...
+    def feed_cutover(self, plan: FeedCutoverPlan) -> Recipe: ...
     def take_over(self, plan: TakeOverPlan) -> Recipe: ...
     def switch_prepare(self, plan: SwitchPlan) -> Recipe: ...
     def hand_over(self, plan: SwitchPlan) -> Recipe: ...

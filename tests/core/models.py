@@ -14,6 +14,7 @@ from snaprep.core.action import (
     Adopt,
     Cutover,
     Feed,
+    FeedCutover,
     GiveUp,
     KeepLog,
     KeepNoLog,
@@ -105,7 +106,10 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
     if isinstance(action, Present):
         return (feed.present_recipe(there, action),)
     if isinstance(action, Feed):
-        return (feed.feed_recipe(action, name),)
+        return (feed.feed_recipe(action, name, replication=policy.lane == "log"),)
+    if isinstance(action, FeedCutover):
+        ready = Step(host=action.roles.source, op="gate_prepare", deadline_s=60)
+        return (ready,), derby.feed_cutover(feed.cutover_plan(there, action)), ()
     if isinstance(action, TakeOver):
         return (derby.take_over(takeover.take_over_plan(there, action)),)
     return tuple((s,) for s in _plain(action, facts))

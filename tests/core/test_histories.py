@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -59,7 +60,8 @@ class History:
 
     def run(self, goal: Goal, faults: tuple[Fault, ...] = (), **more: object) -> Trace:
         self.runs += 1
-        trace = simulate_run(goal, self.world, self.policy, write, faults, name=f"h{self.runs}", **more)  # type: ignore[arg-type]
+        policy = replace(self.policy, lane="log") if goal == "lane" else self.policy
+        trace = simulate_run(goal, self.world, policy, write, faults, name=f"h{self.runs}", **more)  # type: ignore[arg-type]
         ended = type(trace.final).__name__ if trace.final else trace.error.id if trace.error else "killed"
         self.log.append(f"{goal} {[(f.at, f.kill, f.host) for f in faults]} {more} -> {ended}")
         assert trace.broken == [], (self.log, trace.steps[-6:], trace.broken[:3])
@@ -84,6 +86,7 @@ class History:
             lambda: self.run("refresh", self.faults()),
             lambda: self.run("switchover", self.faults()),
             lambda: self.run("resume", self.faults()),
+            lambda: self.run("lane", self.faults()),
             lambda: self.run("follow", self.faults(), abort_after=dice.randint(3, 25)),
             lambda: self.run("follow", self.faults(), abort_after=dice.randint(3, 25)),
             lambda: advance(world, dice.choice([0.5, 7.0, 60.0])),

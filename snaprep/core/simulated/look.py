@@ -5,7 +5,7 @@ from __future__ import annotations
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.guard import PATIENCE_S
 from snaprep.core.lineage import Base, common_base
-from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts, KeptLog, Transactions, recv_name
+from snaprep.core.model import EngineFacts, EngineState, Facts, FeedFacts, HostFacts, KeptLog, Transactions, recv_name
 from snaprep.core.simulated.world import PATH, RESTART_S, HostState, ImageState, World, accepts
 from snaprep.core.volume import Image, Partial, Point, VolumeFacts
 
@@ -29,6 +29,7 @@ def _host_facts(world: World, host: HostState) -> HostFacts:
         volume=_volume_facts(world, host),
         engine=_engine_facts(world, host),
         live_name=host.live_name,
+        feed=_feed(world),
         mountpoint=PATH,
         guarded="" if host.guard is None else ("frozen" if host.guard.frozen else "gated" if host.guard.gated else ""),
     )
@@ -53,6 +54,13 @@ def _engine_facts(world: World, host: HostState) -> EngineFacts:
         kept_log=_kept_log(host) if opened else None,
         transactions=Transactions(open=host.transactions, oldest_s=age_s),
     )
+
+
+def _feed(world: World) -> FeedFacts | None:
+    """As both hosts tell it while one is under way; in the model a replica has at once what the source wrote."""
+    if not world.fed:
+        return None
+    return FeedFacts(stream="model", phase="feeding", since_s=0.0, at_s=world.now_s, stored=1)
 
 
 def _kept_log(host: HostState) -> KeptLog:

@@ -16,6 +16,7 @@ from snaprep.core.action import (
     Action,
     Cutover,
     Feed,
+    FeedCutover,
     GiveUp,
     Hold,
     KeepNoLog,
@@ -35,6 +36,7 @@ from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.follow import decide_follow, taken_marks
+from snaprep.core.lane import decide_lane
 from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Step, calls, resolve, undo_of
 from snaprep.core.refresh import decide_refresh
@@ -59,7 +61,7 @@ _MOVES_POINTS = frozenset(
     {"destroy_point", "destroy_image", "withdraw", "set_aside", "receive_end", "present", "present_fed", "mark"}
 )
 
-Goal: TypeAlias = Literal["rebuild", "resume", "takeover", "refresh", "switchover", "follow"]
+Goal: TypeAlias = Literal["rebuild", "resume", "takeover", "refresh", "switchover", "follow", "lane"]
 Write: TypeAlias = Callable[[Action, Facts, Policy, str], tuple[Recipe, ...]]
 Kill: TypeAlias = Literal["operator", "agent", "guard", "agent and guard", "server", "host", "link", "silence", "heal"]
 Meanwhile: TypeAlias = Callable[[World], None]
@@ -69,6 +71,7 @@ _GOALS: Mapping[Goal, Callable[[Facts, Policy, History], Action]] = {
     "resume": decide_resume,
     "refresh": decide_refresh,
     "follow": decide_follow,
+    "lane": decide_lane,
 }
 
 
@@ -149,10 +152,12 @@ def _loop(run: _Run, abort_after: int | None) -> None:
     trace, world = run.trace, run.world
     for number in range(ACTIONS_MAX):
         abort = abort_after is not None and number >= abort_after
-        trace.history = replace(trace.history, now_s=world.now_s, abort=abort, begun=bool(trace.steps))
+        trace.history = replace(
+            trace.history, now_s=world.now_s, abort=abort, begun=run.goal == "follow" and bool(trace.steps)
+        )
         facts = facts_of(world)
         action = _decide(run, facts)
-        if world.fed and not isinstance(action, Feed | Hold | Reopen):
+        if world.fed and not isinstance(action, Feed | FeedCutover | Hold | Reopen):
             _stop_feeding(run)
         trace.actions.append(action)
         _check(run, type(action).__name__)
@@ -178,7 +183,7 @@ def _stop_feeding(run: _Run) -> None:
     """In order, or else broken off: something else is to be done, or the run ends."""
     target = run.world.fed
     source = run.world.other(target).name
-    if _interpret(run, (Step(host=source, op="feed_finish"),), {}) is not None:
+    if _interpret(run, (Step(host=source, op="feed_finish", args={"how": "stop"}),), {}) is not None:
         for step in (Step(host=target, op="feed_end"), Step(host=target, op="stop_replica")):
             _interpret(run, (step,), {})
 
@@ -201,7 +206,7 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
         return advance(world, FEED_LOOK_S)
     recipes = run.write(action, facts, run.policy, f"snaprep-model-{run.name}-{len(trace.actions):03d}")
     world.given_up = world.given_up or isinstance(action, GiveUp)
-    if isinstance(action, Cutover):
+    if isinstance(action, Cutover | FeedCutover):
         return _cut_over(run, action, recipes)
     if isinstance(action, Switchover):
         return _switch_over(run, action, recipes)
@@ -239,7 +244,7 @@ def _after(action: Action, history: History, now_s: float) -> History:
 
 
 def _note_taken(run: _Run, facts: Facts, action: Seed | Round) -> None:
-    if run.goal != "follow" or action.resume is not None:
+    if run.goal not in ("follow", "lane") or action.resume is not None:
         return
     source, target = facts.host(action.roles.source), facts.host(action.roles.target)
     marks = taken_marks(run.trace.history.rounds[-1].head_guid, source)
@@ -268,7 +273,7 @@ def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total
     run.trace.history = replace(history, rounds=(*history.rounds, done), last_round_end_s=run.world.now_s)
 
 
-def _cut_over(run: _Run, action: Cutover, recipes: tuple[Recipe, ...]) -> None:
+def _cut_over(run: _Run, action: Cutover | FeedCutover, recipes: tuple[Recipe, ...]) -> None:
     """Make ready, then the dangerous part, then what may fail; a failure is noted, not raised."""
     ready, dangerous, after = recipes
     _must(run, ready)

@@ -297,13 +297,35 @@ def feed_send(world: World, host: HostState, *, boot_id: str, import_id: str, ba
     target.live.started = True
 
 
-def feed_finish(world: World, host: HostState) -> int:
-    """All of the log is played, then the replica shuts down with it."""
+def ship_mark(world: World, host: HostState) -> dict[str, object]:
+    """One shutdown, a boot that rolls back, one commit as the primary of a stand-in (derby.md 5)."""
+    begin_work(world, host, Work.QUIESCE)
+    _, content = live_of(host)
+    if not host.server.up:
+        guarded(world, host, Returns(Work.QUIESCE, ok=False))
+        raise fail("engine-down")
+    put(host, position=content.position + content.open_work + 1, open_work=0, clean=True)
+    host.server = replace(host.server, mode="closed", was_master=False, replicating=False)
+    guarded(world, host, Returns(Work.QUIESCE))
+    return {"position": content.position + content.open_work + 1}
+
+
+def must_end_at(world: World, host: HostState, *, position: int) -> None:
+    """Nothing was logged since, read from the files."""
+    _, content = live_of(host)
+    if content.position != position:
+        raise fail("log-ends-differ", f"{content.position} is not {position}")
+
+
+def feed_finish(world: World, host: HostState, *, how: str, at: int | None = None) -> int:
+    """All of the log is played; then the replica shuts down with it, or is left waiting for its primary."""
     _, mine = live_of(host)
     if not world.fed:
         raise fail("not-feeding", "no feed runs")
+    if at is not None and at != mine.position:
+        raise fail("log-ends-differ", f"{mine.position} is not {at}")
     target = world.hosts[world.fed]
-    world.fed, target.server.mode = "", "closed"
+    world.fed, target.server.mode = "", "waiting" if how == "leave" else "closed"
     assert target.live is not None
     assert target.live.content is not None
     target.live.content = replace(mine, clean=False, damaged=target.live.content.damaged)
@@ -322,8 +344,8 @@ OPERATIONS: Mapping[str, Operation] = {
         f.__name__: f
         for f in (
             arm_replica, attach, checkpoint, detach, feed_end, feed_finish, feed_play, feed_send, freeze, gate_close,
-            gate_open, gate_prepare, guard_ready, keep_log, keep_no_log, open_database, promote, prove, quiesce, stamp,
-            stop_replica, thaw, try_direct_boot, warm,
+            gate_open, gate_prepare, guard_ready, keep_log, keep_no_log, must_end_at, open_database, promote, prove,
+            quiesce, ship_mark, stamp, stop_replica, thaw, try_direct_boot, warm,
         )
     },
 }  # fmt: skip

@@ -29,6 +29,7 @@ _ABSENT = "(none)"
 _BACKUP = "CALL SYSCS_UTIL.SYSCS_BACKUP_DATABASE_AND_ENABLE_LOG_ARCHIVE_MODE(?, 0)"
 _DISABLE = "CALL SYSCS_UTIL.SYSCS_DISABLE_LOG_ARCHIVE_MODE(1)"
 _CALL_S = 30.0
+_BOUNCES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +146,14 @@ def bounce(session: Session, halt: Halt) -> float:
     ask_for(session)
     halt.checkpoint()
     began_s = time.monotonic()
-    halt.shut_down()
-    session.admin(60)
-    took_s = time.monotonic() - began_s
-    if not confirm(session):
-        what = "log archive mode is not on after a restart of the database"
-        raise Stopped("archive-failed", what, hint="see derby.log")
-    return took_s
+    for _ in range(_BOUNCES):
+        # A client that comes in the very moment of the shutdown may leave no sign of when its boot was.
+        halt.shut_down()
+        session.admin(60)
+        took_s = time.monotonic() - began_s
+        if confirm(session):
+            return took_s
+    raise Stopped("archive-failed", "log archive mode is not on after a restart of the database", hint="see derby.log")
 
 
 def by_backup(session: Session, folder: Path, deadline_s: float = 24 * 3600) -> Path:

@@ -12,8 +12,8 @@ from snaprep.agent import process
 from snaprep.core.errors import CheckFailed, Stale, Stopped, VerifyFailed
 from snaprep.core.model import REPLICA_STATES, EngineFacts, EngineState, Finding
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.base import Tail
-from snaprep.engines.derby import archive, check, digest, files, log, server, sockets
+from snaprep.engines.base import Quiesced, Tail
+from snaprep.engines.derby import archive, check, digest, files, handover, log, server, sockets
 from snaprep.engines.derby.client import SqlError
 from snaprep.engines.derby.fed import FedReplica
 from snaprep.engines.derby.feed import FeedSource, FeedTarget, log_told, settle_end
@@ -123,6 +123,15 @@ class DerbyHost:
         """Where the log of a copy ends that nobody has booted yet. Raises `log-damaged`."""
         with log_told():
             return settle_end(files.log_directory(self.session.directory)).instant
+
+    def ship_mark(self) -> Quiesced:
+        """With the gate closed: shut down, and commit once as a primary. The replica is to be fed up to there.
+
+        What clients had open is rolled back by the boot in between. Raises `handover-failed`, and InFlight.
+        """
+        self.halt.shut_down()
+        position = handover.ship_mark(self.session)
+        return Quiesced(position=position, position_text=str(log.LogPosition.from_instant(position)))
 
     def must_go_on_from(self, position: int) -> None:
         """A base whose log ends there can be fed. Raises `feed-base-old`: a new base is needed."""

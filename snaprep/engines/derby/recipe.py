@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
-from snaprep.engines.base import CutoverPlan, PreparePlan, SnapshotPlan, SwitchPlan, TakeOverPlan
+from snaprep.engines.base import CutoverPlan, FeedCutoverPlan, PreparePlan, SnapshotPlan, SwitchPlan, TakeOverPlan
 
 
 def snapshot(plan: SnapshotPlan) -> Recipe:
@@ -115,6 +115,27 @@ def cutover(plan: CutoverPlan) -> Recipe:
         Step(host=target, op="prove", args={"position": Ref("quiesce", "position")}, blocks=True),
         Step(host=target, op="arm_replica", deadline_s=budget_s, undo=(disarm,), blocks=True),
         Step(host=source, op="attach", deadline_s=budget_s, may_interrupt=False, undo=(reopen,), blocks=True),
+        Step(host=source, op="gate_open", deadline_s=30, name="open", blocks=True),
+    )
+
+
+def feed_cutover(plan: FeedCutoverPlan) -> Recipe:
+    """From a feed to Derby's own replication: all on the source, for the replica is where the log is.
+
+    A primary that has shipped log before names its last record, and so does a replica: that is what the mark is for.
+    """
+    source, budget_s = plan.source, plan.budget_ms / 1000
+    reopen = Step(host=source, op="gate_open", deadline_s=30)
+    disarm = Step(host=plan.target, op="stop_replica", deadline_s=60)
+    at: Mapping[str, Arg] = {"how": "leave", "at": Ref("ship_mark", "position")}
+    ends: Mapping[str, Arg] = {"position": Ref("ship_mark", "position")}
+    lease = {"lease_ms": plan.lease_ms}
+    return (
+        Step(host=source, op="gate_close", args=lease, deadline_s=budget_s, undo=(reopen,), blocks=True),
+        Step(host=source, op="ship_mark", deadline_s=budget_s, may_interrupt=False, blocks=True),
+        Step(host=source, op="feed_finish", args=at, deadline_s=budget_s, undo=(disarm,), blocks=True),
+        Step(host=source, op="attach", deadline_s=budget_s, may_interrupt=False, undo=(reopen,), blocks=True),
+        Step(host=source, op="must_end_at", args=ends, blocks=True),
         Step(host=source, op="gate_open", deadline_s=30, name="open", blocks=True),
     )
 
