@@ -296,9 +296,18 @@ def test_what_the_model_refuses() -> None:
     perform(world, a, "feed_send", now, 10)
     perform(world, b, "feed_play", {"stream": "t"}, 10)
     assert (world.fed, b.server.mode) == ("", "waiting")
-    a.server.mode = "closed"
-    world.clients_at = "b"  # nobody comes to open it
-    perform(world, a, "keep_log", {"how": "bounce"}, 10)
+
+
+@pytest.mark.parametrize(
+    ("op", "args"), [("keep_log", {"how": "bounce"}), ("freeze", {"lease_ms": 100}), ("stamp", {"generation": 2})]
+)
+def test_what_opens_a_closed_database_in_the_model(op: str, args: dict[str, object]) -> None:
+    """What speaks to a database opens it, where no client has."""
+    world = fresh_world()
+    a = world.hosts["a"]
+    assert a.live is not None
+    a.live.mounted, a.server.mode = "/aside", "closed"
+    perform(world, a, op, args, 10)
     assert a.server.mode == "open"
 
 
