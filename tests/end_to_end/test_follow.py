@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.rig import check, harm
-from tests.rig.derby import create_bank
+from tests.rig.derby import create_bank, ij
 from tests.rig.fixtures import BANK_MB
+from tests.rig.host import DERBY_PORT
 from tests.rig.node import wait_until
-from tests.rig.pair import Pair
+from tests.rig.pair import PASSWORD, USER, Pair
 from tests.rig.world import World
 
 if TYPE_CHECKING:
@@ -205,3 +206,25 @@ def test_a_restricted_key_and_figures(pair: Pair) -> None:
             assert "snaprep_feed_lag_bytes" in figures.read_text()
             stopped_equal(pair, running, clients)
     assert 'snaprep_feed_up{pair="bank"} 0.0' in figures.read_text()
+
+
+def test_a_new_base_after_a_power_cut_of_the_primary(pair: Pair) -> None:
+    """After the primary's host lost its power the run waits; opened again, it is followed from a new base, by an
+    increment, and what is not logged otherwise has arrived.
+    """
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(50)
+        with following(pair, "--archive", "backup") as running:
+            url = f"jdbc:derby://127.0.0.1:{DERBY_PORT}/{pair.bank.path};user={USER};password={PASSWORD}"
+            ij(pair.world["db1"], url, "create index APP.BY_BAL on APP.ACCT (bal)")
+            before = len(running.events())
+            pair.world.reboot("db1")
+            seen_since(running, before, lambda e: e["event"] == "state" and e["state"] == "held")
+            opened = pair.must("takeover", "db1", "--yes")
+            assert opened.document["serves"] == "db1", opened
+            assert running.wait(STOPS_S).error_id == "aborted"
+        with following(pair) as again:
+            rounds = [e["kind"] for e in again.events() if e["event"] == "round" and e["state"] == "done"]
+            assert rounds == ["delta"], rounds
+            clients.wait_for(50, 60)
+            stopped_equal(pair, again, clients)
