@@ -60,3 +60,33 @@ def test_kill_and_resume(pair: Pair, victim: str, phase: str) -> None:
 def test_a_dead_operator_is_survived_by_any_verb(pair: Pair, phase: str, ending: str) -> None:
     """Whatever the next operator says, it ends well."""
     survive_switch(pair, "operator", phase, ending=ending)
+
+
+def test_it_is_rebuilt_and_taken_over_as_ever(pair: Pair) -> None:
+    """After a switchover a replica that broke comes back by an increment, twice, and takes over from a dead primary."""
+    pair.must("rebuild")
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(100)
+        pair.must("switchover", "--yes", "--budget", BUDGET)
+        for _ in range(2):
+            clients.wait_for(50)
+            pair.world["db1"].restart_derby()
+            rebuilt = pair.must("rebuild").document
+            assert (rebuilt["serves"], "full" in [entry["kind"] for entry in rebuilt["rounds"]]) == ("db2", False)
+        clients.stop()
+    nothing_lost(pair, clients, "db2", "db1")
+    pair.world.power_off("db2")
+    assert pair.must("takeover", "--yes").document["serves"] == "db1"
+
+
+def test_what_cannot_change_places_is_refused(pair: Pair) -> None:
+    """No replica, another name, a budget that will not do: nothing is touched, and the primary serves."""
+    assert pair.snaprep("switchover", "--yes").error_id == "not-attached"
+    pair.must("rebuild")
+    assert pair.snaprep("switchover", "db7", "--yes").error_id == "unknown-host"
+    assert pair.snaprep("switchover", "--yes", "--budget", "1500ms").error_id == "over-budget"
+    pair.world["db2"].restart_derby()
+    refused = pair.snaprep("switchover", "db2", "--yes")
+    assert (refused.error_id, refused.code) == ("not-attached", 3)
+    assert pair.must("switchover", "db1", "--yes").document["serves"] == "db1"  # it does: what is left is a rebuild
+    assert pair.must("status").document["serves"] == "db1"
