@@ -228,3 +228,20 @@ def test_a_new_base_after_a_power_cut_of_the_primary(pair: Pair) -> None:
             assert rounds == ["delta"], rounds
             clients.wait_for(50, 60)
             stopped_equal(pair, again, clients)
+
+
+def test_under_the_floor_the_primary_lives(pair: Pair) -> None:
+    """When the source runs out of room the replica is given up: nothing is kept for it there, and clients go on."""
+    db1 = pair.world["db1"]
+    with pair.writers(rate=50) as clients:
+        clients.wait_for(50)
+        with following(pair) as running:
+            free = int(db1.zfs("get", "-Hp", "-o", "value", "available", "tank"))
+            db1.zfs("create", "-o", f"reservation={free - (60 << 20)}", "tank/ballast")
+            result = running.wait(BACK_S)
+        assert (result.code, result.error_id) == (10, "no-space"), result
+        assert db1.zfs("list", "-H", "-o", "name", "-t", "snapshot").strip() == ""
+        properties = db1.run(["cat", f"{pair.bank.path}/service.properties"]).stdout
+        assert "logArchiveMode=true" not in properties
+        clients.wait_for(50)
+        clients.stop()
