@@ -39,6 +39,7 @@ class Guard:
         self._changed = threading.Condition()
         self._to_do: list[Do] = []
         self._failure: SnaprepError | None = None  # of the last try to thaw or open
+        self._no_restart: SnaprepError | None = None  # why what does not return could not be ended
         self._client_lost = False  # what it had begun may go on in the server
         self._held: locks.Lock | None = None  # tells other agents of this host what is held, and keeps them away
         self._over = threading.Event()
@@ -114,7 +115,8 @@ class Guard:
         if self._failure is not None:
             raise self._failure
         if not done:
-            raise Stopped("gate-failed", f"not open after {_OPEN_BOUND_S:g} s", hint="restart the Derby server")
+            late = Stopped("gate-failed", f"not open after {_OPEN_BOUND_S:g} s", hint="restart the Derby server")
+            raise self._no_restart or late
 
     @property
     def engine(self) -> DerbyHost:
@@ -202,7 +204,10 @@ class Guard:
             self._take(DidIt(work))
 
     def _failed(self, work: Do, error: SnaprepError) -> None:
-        self._failure = error
+        if work is Do.RESTART:  # what is in flight may still return by itself
+            self._no_restart = error
+        else:
+            self._failure = error
         self._take(DidIt(work, ok=False))
         serve.mutter(f"snaprep guard: {work}: {error.info.what}")
 

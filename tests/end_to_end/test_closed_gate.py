@@ -63,3 +63,22 @@ def test_everything_that_would_open_it_is_killed(pair: Pair) -> None:
         pair.must("rebuild")
         clients.stop()
     nothing_lost(pair, clients, "db1", "db2")
+
+
+@pytest.mark.parametrize("away_s", [14, 32])
+def test_a_server_that_takes_long_to_shut_down(pair: Pair, away_s: int) -> None:
+    """The source's server stands still in the middle of the cutover, past every bound: it is waited for, the cutover
+    is taken back, clients go on, and the same run or the next one ends with a replica.
+    """
+    with pair.writers(rate=100, stall_ms=120_000) as clients:
+        clients.wait_for(50)
+        running = pair.start("rebuild")
+        running.wait_event(harm.begins("close"))
+        harm.stand_still(pair.world["db1"], "derby", away_s)
+        clients.wait_for(50, 60)
+        result = running.wait()
+        assert result.code in (0, 10, 20), result
+        if result.code:
+            pair.must("resume")
+        clients.stop()
+    nothing_lost(pair, clients, "db1", "db2")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +82,15 @@ def guard_pid(host: Host) -> int:
 
 def kill_inside(host: Host, pid: int) -> None:
     host.run(["kill", "-9", str(pid)], check=False)
+
+
+def stand_still(host: Host, daemon: str, seconds: float) -> None:
+    """A daemon does nothing for a while, as on a host that swaps."""
+    os.kill(host.daemon_pid(daemon), signal.SIGSTOP)
+    try:
+        time.sleep(seconds)  # it is what is asked for
+    finally:
+        host.daemons[daemon].send_signal(signal.SIGCONT)  # nsenter stops when its program does, and continues it
 
 
 def forget_target(pair: Pair, target: str) -> None:

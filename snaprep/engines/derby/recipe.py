@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
 from snaprep.engines.base import CutoverPlan, FeedCutoverPlan, PreparePlan, SnapshotPlan, SwitchPlan, TakeOverPlan
 
+OPENS_S = 75.0  # what is in flight is waited for first, and a shutdown may take a minute on a host under load
+
 
 def snapshot(plan: SnapshotPlan) -> Recipe:
     """One snapshot named `plan.point`; its result is under the key `snapshot`."""
@@ -73,7 +75,7 @@ def cutover(plan: CutoverPlan) -> Recipe:
     """From closing the gate to opening it, with the replica attached in between."""
     source, target = plan.source, plan.target
     budget_s = plan.budget_ms / 1000
-    reopen = Step(host=source, op="gate_open", deadline_s=30)
+    reopen = Step(host=source, op="gate_open", deadline_s=OPENS_S)
     withdraw = Step(host=target, op="withdraw", args={"image": plan.target_live}, deadline_s=60)
     disarm = Step(host=target, op="stop_replica", deadline_s=60)
     lease = {"lease_ms": plan.lease_ms}
@@ -205,7 +207,7 @@ def hand_over(plan: SwitchPlan) -> Recipe:
     """
     source, target = plan.source, plan.target
     budget_s = plan.budget_ms / 1000
-    reopen = Step(host=source, op="gate_open", deadline_s=30)
+    reopen = Step(host=source, op="gate_open", deadline_s=OPENS_S)
     here = {"image": plan.source_live, "mountpoint": plan.source_path}
     back = Step(host=source, op="step_up", args=here, deadline_s=60)
     beside = {"image": plan.target_live, "mountpoint": plan.target_replica_path}
@@ -247,7 +249,7 @@ def assume(plan: SwitchPlan, rolled_back: Mapping[str, object] | Ref, position: 
     budget_s = plan.budget_ms / 1000
     primary = {"serves": "primary", "generation": str(plan.generation)}
     replica = {"serves": "replica", "generation": str(plan.generation)}
-    opened = Step(host=target, op="gate_open", deadline_s=30)
+    opened = Step(host=target, op="gate_open", deadline_s=OPENS_S)
     marked: Mapping[str, Arg] = {"image": plan.target_live, "properties": primary}
     kept: Mapping[str, Arg] = {"lease_ms": plan.lease_ms}
     follow: Mapping[str, Arg] = {"image": plan.source_live, "properties": replica}
