@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "engines.base": {"core"},
     "engines.derby.recipe": {"core", "engines.base"},
     "engines": {"core", "engines", "agent.process"},
-    "volumes": {"core", "volumes", "agent.process"},
+    "volumes": {"core", "volumes", "agent.identity", "agent.process"},
     "agent": {"agent", "core", "engines", "volumes", "__init__"},
     "host": {"host", "core", "agent", "__init__"},
     "session": {"core", "host", "agent.link"},

@@ -36,7 +36,7 @@ getattr(__import__(m,fromlist=[e]),e)(p)
 
 START = 'exec("' + _START.replace("\n", "\\n") + '")'
 
-ENTRY = "snaprep.agent.serve:main"
+ENTRY = "snaprep.agent.operations:main"
 
 
 def start_argv(code_bytes: int, *, python: str = "python3", entry: str = ENTRY, become: str = "") -> list[str]:

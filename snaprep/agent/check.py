@@ -13,7 +13,7 @@ from pathlib import Path
 
 from snaprep.agent import keys, locks, process
 from snaprep.agent.host import AgentHost, need_owner, need_root
-from snaprep.agent.serve import login_user
+from snaprep.agent.identity import login_user
 from snaprep.core.errors import CheckFailed, SnaprepError
 from snaprep.core.model import Checked, Finding
 

@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from snaprep.agent import process
+from snaprep.agent import identity
 from snaprep.agent.host import AgentHost
 from snaprep.agent.steps import present, step
 from snaprep.core.errors import CheckFailed, Stale
@@ -96,7 +96,7 @@ def feed_send(host: AgentHost, *, stream: str, boot_id: str, import_id: str, bas
     Raises `feed-base-old` when the source was booted or its storage imported since the base was taken, for then what
     was fed may never have been on its disk; and when it did not log everything since.
     """
-    if (process.boot_id(), host.volume.import_id()) != (boot_id, import_id):
+    if (identity.boot_id(), host.volume.import_id()) != (boot_id, import_id):
         raise Stale("feed-base-old", "the source was started anew since the base was taken", hint="a new base is made")
     host.engine.must_go_on_from(base)
     host.feeds.send(stream, host.engine.feed_source())

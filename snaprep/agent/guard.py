@@ -27,7 +27,6 @@ from snaprep.engines.derby.session import InFlight
 _TICK_S = 0.02
 _OPEN_BOUND_S = 60.0
 _AWAKE_S = 10.0
-ENTRY = "snaprep.agent.guard:main"
 
 
 class Guard:

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 from snaprep.agent import bootstrap
 from snaprep.agent.connection import Connection
-from snaprep.agent.guard import ENTRY
 from snaprep.agent.wire import LastWords
 from snaprep.core.errors import SnaprepError
 from snaprep.core.spec import DerbySpec
 
+_ENTRY = "snaprep.agent.guard:main"
 _START_S = 20.0
 _END_S = 10.0
 
@@ -28,7 +28,7 @@ class GuardProcess:
 
     def __init__(self, spec: DerbySpec, on_lost: Callable[[], None]) -> None:
         """`on_lost` is called, from a thread of its own, when the guard ends without having been asked to."""
-        argv, descriptors = bootstrap.child_argv(ENTRY)
+        argv, descriptors = bootstrap.child_argv(_ENTRY)
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,

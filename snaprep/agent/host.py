@@ -12,10 +12,10 @@ import threading
 import time
 from pathlib import Path
 
-from snaprep.agent import keys, locks, pipe, process
+from snaprep.agent import keys, locks, pipe
 from snaprep.agent.feeds import Feeds, under_way
 from snaprep.agent.guarded import GuardProcess
-from snaprep.agent.serve import login_user
+from snaprep.agent.identity import boot_id, login_user
 from snaprep.agent.streams import Streams
 from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, UsageError
 from snaprep.core.model import EngineState, HostFacts, RunInfo, recv_name
@@ -135,7 +135,7 @@ class AgentHost:
         fed = EngineState.REPLICA if feed is not None and self.engine.replication.is_replica else ""
         return HostFacts(
             name=spec.name,
-            boot_id=process.boot_id(),
+            boot_id=boot_id(),
             clock_s=time.time(),
             volume=self.volume.facts(),
             engine=self.engine.facts(guarded or fed),
@@ -150,7 +150,7 @@ class AgentHost:
     def rests(self) -> Rests:
         """What actions rest on, as it is now: as few processes as there can be."""
         marks = self.volume.marks(self.spec.dataset, MARKS)
-        return Rests(boot_id=process.boot_id(), import_id=self.volume.import_id(), marks=marks)
+        return Rests(boot_id=boot_id(), import_id=self.volume.import_id(), marks=marks)
 
     def give_to(self, image: str, owner: str) -> None:
         """Give the files of a copy to "user:group", by name; nothing to do when none is named."""

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from snaprep.agent import check as checks
 from snaprep.agent import feed_steps as _feed_steps  # noqa: F401 (they register themselves)
@@ -19,7 +19,7 @@ from snaprep.agent import locks, probe, process
 from snaprep.agent import switch_steps as _switch_steps  # noqa: F401 (they register themselves)
 from snaprep.agent.host import AgentHost, from_spec, need_owner
 from snaprep.agent.link import Way
-from snaprep.agent.serve import Cancelled, Progress
+from snaprep.agent.serve import Cancelled, Progress, run
 from snaprep.agent.steps import invoke
 from snaprep.core.errors import ErrorInfo, SnaprepError, Stale, UsageError
 from snaprep.core.model import Checked, FeedFacts, HostFacts, RunInfo
@@ -226,3 +226,8 @@ REGISTRY: dict[str, Callable[..., object]] = {
     )
 }
 ON_CLOSE: Sequence[Callable[[], None]] = [_close]
+
+
+def main(code: str | None = None) -> NoReturn:
+    """An agent, on its own stdio; `code` is the path of the zip that it runs from, None when it is installed."""
+    run(REGISTRY, ON_CLOSE, code)

@@ -11,7 +11,6 @@ import os
 import shlex
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 _STDERR_KEPT_BYTES = 16_384
@@ -114,8 +113,3 @@ def start(
         )  # fmt: skip
     except FileNotFoundError as error:
         raise CommandMissing(tuple(argv)) from error
-
-
-def boot_id() -> str:
-    """Changes with every boot of this host."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -30,6 +30,7 @@ from typing import Any, BinaryIO
 
 import snaprep
 from snaprep.agent import wire
+from snaprep.agent.identity import boot_id, login_user
 from snaprep.core.codec import decode_at, encode
 from snaprep.core.errors import ErrorInfo, SnaprepError
 
@@ -263,20 +264,12 @@ def _bug(error: Exception) -> ErrorInfo:
     )
 
 
-def login_user() -> str:
-    """The user who logged in, also behind sudo."""
-    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-
-
 def own_hello(code: str | None) -> wire.Hello:
     """Who this agent is. `code` is the path of the zip that it runs from, None when it is installed."""
     digest = ""
     if code is not None:
         with open(code, "rb") as file:  # noqa: PTH123 (/proc/self/fd/N, not a path in any folder)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    boot_id = ""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
-        boot_id = file.read().strip()
     return wire.Hello(
         version=snaprep.__version__,
         sha256=digest,
@@ -285,7 +278,7 @@ def own_hello(code: str | None) -> wire.Hello:
         user=pwd.getpwuid(os.geteuid()).pw_name,
         login_user=login_user(),
         node=os.uname().nodename,
-        boot_id=boot_id,
+        boot_id=boot_id(),
     )
 
 
@@ -318,9 +311,3 @@ def run(
     stdin, stdout = take_stdio()
     serve(registry, stdin, stdout, hello=own_hello(code), on_gone=on_gone, on_close=on_close)
     os._exit(0)  # threads that are past their bound must not keep the process
-
-
-def main(code: str | None = None) -> typing.NoReturn:
-    from snaprep.agent import operations  # noqa: PLC0415 (this module is usable with any registry)
-
-    run(operations.REGISTRY, operations.ON_CLOSE, code)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from snaprep.agent import flow, keys, pump
+from snaprep.agent.identity import login_user
 from snaprep.agent.link import Dialer, Link, Listener, StreamHeader, Way
 from snaprep.agent.pipe import HEADER, header_bytes
-from snaprep.agent.serve import login_user
 from snaprep.core.errors import SnaprepError, Stopped
 from snaprep.core.volume import Point
 from snaprep.volumes.base import Volume

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaprep.agent import process
+from snaprep.agent import identity
 from snaprep.core.errors import SnaprepError, UsageError
 from snaprep.core.volume import Image, ImageRole
 from snaprep.volumes import zfs_facts, zfs_guard, zfs_mounts
@@ -118,7 +118,7 @@ def half_made(layout: Layout, image: str) -> bool:
 
 def import_id(pool: Mapping[str, str]) -> str:
     """Changes with a boot, and with an import where ZFS counts those; zfs-fuse imports when its daemon starts."""
-    boot_id = process.boot_id()
+    boot_id = identity.boot_id()
     if "load_guid" in pool:
         return f"{boot_id}:{pool['load_guid']}"
     try:
