@@ -158,6 +158,10 @@ class Run(Hearing):
             self.journal.append("failure", action=type(action).__name__, error=error.info)
             if self.control.asked and self._asked_for(error):
                 return  # observe once more, then end in order
+            if error.id == "no-direct-boot" and not self.patient:
+                self.memory.history = replace(self.memory.history, unfeedable=True)
+                self.sink.note(f"{error.info.what}; what is written is shipped in rounds of pages instead")
+                return
             if self.control.asked or not self._may_pass(error):
                 raise
             self.memory.failures += 1

@@ -14,8 +14,9 @@ import pytest
 from snaprep import session as sessions
 from snaprep.act.interpreter import Interpreter, Outcome
 from snaprep.control import Control
-from snaprep.core.action import Action, Adopt, Done, Hold, Refuse, Reopen
-from snaprep.core.errors import ErrorInfo, HostUnreachable, Locked, SnaprepError, Stale
+from snaprep.core.action import Action, Adopt, Done, Hold, Present, Refuse, Reopen
+from snaprep.core.errors import CheckFailed, ErrorInfo, HostUnreachable, Locked, SnaprepError, Stale
+from snaprep.core.lineage import Base
 from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy, RunInfo
 from snaprep.core.perform import Performed, Rests, StepDone, rests
 from snaprep.core.recipe import Step
@@ -23,7 +24,7 @@ from snaprep.core.report import Report, RoundReport, RunState
 from snaprep.journal import Journal
 from snaprep.loop import Run
 from snaprep.session import Session
-from tests.core.facts import AB, both, empty, host, serving, with_engine
+from tests.core.facts import AB, both, empty, host, point, serving, with_engine
 from tests.core.models import PAIR
 
 BEFORE = both(serving("a"), empty("b"))
@@ -115,9 +116,11 @@ def reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[Age
 GONE = HostUnreachable("host-unreachable", "no route")
 
 
-def run_of(session: Session, decide: Callable[[Facts, Policy, History], Action]) -> tuple[Run, Report]:
+def run_of(
+    session: Session, decide: Callable[[Facts, Policy, History], Action], verb: str = "rebuild"
+) -> tuple[Run, Report]:
     journal = Journal.open("model", run="r1")
-    run = Run(session, Policy(), Quiet(), Control(), journal, "rebuild")
+    run = Run(session, Policy(), Quiet(), Control(), journal, verb)
     try:
         return run, run.loop(decide)
     except SnaprepError as error:
@@ -274,6 +277,32 @@ def test_an_action_rests_on_what_was_seen(
     assert "failure" in kinds(run)
     assert agent.performed == ["adopt", "stamp"]
     assert agent.rested_on == [rests(agent.facts)] * 2
+
+
+@pytest.mark.parametrize("verb", ["rebuild", "follow"])
+def test_a_server_that_cannot_be_fed(reach: dict[str, list[Agent | SnaprepError]], verb: str) -> None:
+    """A rebuild says so and goes on without a feed; a run that is nothing but a feed ends."""
+    target = Agent("b", empty("b"))
+    reach.update(a=[Agent("a", serving("a"))], b=[target])
+
+    def refusing(steps: list[Any]) -> Performed:
+        del steps
+        raise CheckFailed("no-direct-boot", "the copy was rolled back")
+
+    target.perform = refusing  # type: ignore[method-assign]
+
+    def decide(_facts: Facts, _policy: Policy, history: History) -> Action:
+        base = Base(point(1), "a/db", "b/db.recv", point(1).name, continues=True)
+        return Done(serving="a") if history.unfeedable else Present(roles=AB, base=base)
+
+    with Session.open(PAIR) as session:
+        run, report = run_of(session, decide, verb)
+    if verb == "rebuild":
+        assert report.state is RunState.DONE
+        assert "failure" in kinds(run)
+    else:
+        assert report.error is not None
+        assert report.error.id == "no-direct-boot"
 
 
 def test_a_hold_is_told_once(reach: dict[str, list[Agent | SnaprepError]]) -> None:

@@ -19,8 +19,8 @@ _PACE_S = 1.0
 
 
 def decide_lane(facts: Facts, policy: Policy, history: History) -> Action:
-    """A rebuild in the lane that the policy names."""
-    if policy.lane == "pages":
+    """A rebuild in the lane that the policy names; in rounds of pages where the replica cannot be fed."""
+    if policy.lane == "pages" or history.unfeedable:
         return decide_rebuild(facts, policy, history)
     roles = who(facts, policy.source)
     if isinstance(roles, ErrorInfo):

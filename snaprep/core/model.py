@@ -269,6 +269,7 @@ class History:
     waiting_since_s: float | None = None  # for old transactions
     release: bool = False  # `snaprep cutover` was said
     abort: bool = False
+    unfeedable: bool = False  # the target's engine does not boot a copy so that it can be fed
     failed_tokens: tuple[str, ...] = ()  # of streams that could not be gone on with
     refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done
     taken_over: bool = False

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from snaprep.core.action import Feed, FeedCutover, Hold, Refuse, Verify
+from snaprep.core.decide import decide_rebuild
 from snaprep.core.lane import CAUGHT_UP_BYTES, decide_lane
 from snaprep.core.model import CutoverTried, Facts, FeedFacts, History, Policy, Transactions
 from snaprep.core.simulated.simulate import Fault, names_in, simulate_run
 from snaprep.core.simulated.world import advance
-from tests.core.facts import attached, both, empty, point
+from tests.core.facts import attached, both, empty, point, serving
 from tests.core.models import fresh_world, write
 from tests.core.test_follow import fed, source
 
@@ -27,6 +28,13 @@ def test_the_lane_is_the_policys() -> None:
     """Without a word the lane is that of pages, and what is attached is finished in either."""
     assert isinstance(decide_lane(attached(), Policy(), History()), Verify)
     assert isinstance(decide_lane(attached(), LOG, History()), Verify)
+
+
+def test_a_replica_that_cannot_be_fed_gets_pages() -> None:
+    """What the target's engine has refused once in this run is not tried again."""
+    seen = both(serving("a", point(1)), empty("b"))
+    unfeedable = History(unfeedable=True)
+    assert decide_lane(seen, LOG, unfeedable) == decide_rebuild(seen, LOG, unfeedable)
 
 
 def test_it_cuts_over_when_the_replica_has_caught_up() -> None:
