@@ -40,7 +40,7 @@ from snaprep.core.model import (
 )
 from snaprep.core.refusals import error, foreign, held_up, not_converging, other_pair, sealed, unseen
 from snaprep.core.volume import Image
-from snaprep.core.who import opened_copy, who
+from snaprep.core.who import opened_copy, stepped_down, who
 
 ARM_S = 0.3  # from deciding on a cutover to the closed gate; writers write meanwhile
 EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
@@ -139,7 +139,7 @@ def stand_wrong(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | 
     if source.engine.state in REPLICA_STATES or _copy_never_promoted(source):
         what = f"{source.name} is a replica; it cannot be the source"
         return Refuse(error=error("source-is-replica", 3, what, facts, "leave out --source, or take over first"))
-    if target.engine.state in OPEN_STATES and not opened_copy(target):
+    if target.engine.state in OPEN_STATES and not (opened_copy(target) or stepped_down(target, source)):
         what = f"{target.name} has its database open for sessions; it will not be touched"
         hint = f"stop its clients and shut the database down there, if {source.name} is the right one"
         return Refuse(error=error("target-serves", 3, what, facts, hint))
@@ -233,7 +233,7 @@ def _clear_live(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
         return SetAside(roles=roles, image=live.name, to=aside, why="a primary once, it does not follow any more")
     if live.role is ImageRole.FOREIGN and not policy.isolate_foreign and not _looks_empty(target, live):
         return Refuse(error=foreign(facts, target, live))
-    if live.in_use_by:
+    if live.in_use_by and not stepped_down(target, facts.host(roles.source)):
         what = f"{live.name} on {target.name} is in use by {', '.join(live.in_use_by)}"
         return Refuse(error=error("dataset-busy", 3, what, facts, "end those processes, then run this again"))
     diverged = live.properties.get("serves") == "primary"

@@ -76,6 +76,12 @@ def opened_copy(host: HostFacts) -> bool:
     return host.claims_replica and host.engine.state is EngineState.GATED
 
 
+def stepped_down(host: HostFacts, other: HostFacts) -> bool:
+    """A primary until a switchover, moved out of its clients' reach with its gate closed, and not marked so any more."""
+    older = host.claims_primary and host.claimed_generation < other.claimed_generation
+    return older and stands_apart(host) and host.engine.state is EngineState.GATED
+
+
 def handing_over(facts: Facts) -> HostFacts | None:
     """The host to which a switchover that died was handing over: all but open, and nobody finds the former primary."""
     for host in facts.hosts:

@@ -152,9 +152,12 @@ def test_two_replicas_are_said() -> None:
     assert answer.id == "two-replicas"
 
 
-def test_a_former_primary_that_waits_to_follow_is_set_aside() -> None:
-    """Its server has it open, as a replica that nobody has marked yet: it is let go of by itself."""
-    waits = with_engine(stepped_down(), state=EngineState.WAITING)
+@pytest.mark.parametrize("state", [EngineState.WAITING, EngineState.GATED])
+def test_a_former_primary_that_waits_to_follow_is_set_aside(state: EngineState) -> None:
+    """Its server has it open, as a replica that nobody has marked yet, or as what a look made of one: it is let go of
+    by itself.
+    """
+    waits = with_engine(stepped_down(), state=state)
     former = with_live(waits, mounted_at="/db.replica", in_use_by=("7 java",), ours=False)
     action = decide_rebuild(both(former, serving("b", point(1), generation=2)), POLICY, NEW)
     assert isinstance(action, SetAside)
