@@ -77,7 +77,7 @@ def opened_copy(host: HostFacts) -> bool:
 
 
 def stepped_down(host: HostFacts, other: HostFacts) -> bool:
-    """A primary until a switchover, moved out of its clients' reach with its gate closed, and not marked so any more."""
+    """A primary until a switchover: out of its clients' reach, with its gate closed, and not marked so any more."""
     older = host.claims_primary and host.claimed_generation < other.claimed_generation
     return older and stands_apart(host) and host.engine.state is EngineState.GATED
 
