@@ -97,6 +97,7 @@ def note(legs: Legs, acked: Sequence[Commit], window: Window) -> None:
 def catch_up(pair: Pair, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Clients write as fast as they can, at first without a replica, and go on while it catches up."""
     with pair.writers(rate=0) as clients:
+        began_s = time.time()
         clients.wait_for(100)
         time.sleep(options.seconds)
         running = pair.start("follow", *ARCHIVE)
@@ -105,16 +106,15 @@ def catch_up(pair: Pair, options: argparse.Namespace, say: Callable[[str], None]
         clients.stop()
     stop(running)
     must_hold(pair, clients.acked())
-    took_s = measure.time_s(last["seen_at"]) - measure.time_s(first["seen_at"])
-    sent = last["sent_bytes"] - first["sent_bytes"]
-    written = sent - (first["lag_bytes"] - last["lag_bytes"])
-    if took_s <= 0:
-        raise RigError(f"the replica had caught up before it was looked at: {first}")
+    took_s = measure.time_s(last["seen_at"]) - measure.time_s(last["since_at"])  # the replica's boot counted in
+    sent = last["sent_bytes"]
+    written_s = measure.time_s(first["seen_at"]) - began_s  # the replica had everything before
+    replay, written = sent / took_s, first["lag_bytes"] / written_s
     say(f"caught up with {first['lag_bytes'] / MIB:.1f} MiB in {took_s:.1f} s")
     return {
-        "replay_mib_s": round(sent / took_s / MIB, 2),
-        "written_mib_s": round(written / took_s / MIB, 2),
-        "replay_over_written": round(sent / max(written, 1), 2),
+        "replay_mib_s": round(replay / MIB, 2),
+        "written_mib_s": round(written / MIB, 2),
+        "replay_over_written": round(replay / written, 2),
         "behind_mib": round(first["lag_bytes"] / MIB, 1),
         "lost": Lost().document,
     }
