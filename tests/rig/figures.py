@@ -39,9 +39,9 @@ follow, source and target on a core each throughout:
   p999_commit_ms, p50_commit_ms, blocked_s
                          the times themselves; the longest time without a commit that any writer had, by leg
   replay_mib_s, written_mib_s, replay_over_written
-                         log sent to a replica that had been away, from the beginning of its feed, its boot counted in,
-                         until it was less than a second behind; and log that clients wrote, as fast as they could, while
-                         it was away; they went on while it caught up
+                         log sent to a replica that had been away, from the beginning of its feed, its boot counted
+                         in, until it was less than a second behind; and log that clients wrote, as fast as they could,
+                         while it was away; they went on while it caught up
   behind_mib             how far behind it was when it began
 lzc:
   snapshot_ratio         median time of the zfs command over the library's, for one atomic snapshot of 20 datasets and a
