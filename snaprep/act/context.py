@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from snaprep.act.interpreter import Interpreter
-from snaprep.core.model import Facts, History, Policy
+from snaprep.core.model import Facts, History, HostFacts, Policy
 from snaprep.core.report import Report, RoundReport
 from snaprep.core.spec import Pair
 from snaprep.engines.base import EngineRecipe
@@ -27,6 +27,10 @@ class Context:
     number: Callable[[], int]
     tell: Callable[[RoundReport], None]
     stop: Callable[[], bool]
+
+    def owner(self, source: HostFacts, target: HostFacts) -> str:
+        """Whose the replica's files are on the target, "user:group": as configured there, else as on the source."""
+        return self.pair.host(target.name).owner or source.owner
 
     def point_name(self) -> str:
         """A snapshot name: ours by its prefix, never used before."""

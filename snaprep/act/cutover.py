@@ -7,7 +7,7 @@ import time
 from snaprep.act.context import Context
 from snaprep.act.interpreter import Outcome
 from snaprep.act.ship import send_flags, tuning
-from snaprep.core.action import Cutover, Prepare
+from snaprep.core.action import Cutover, FeedCutover, Prepare, Switchover
 from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, from_info
 from snaprep.core.model import CutoverTried, HostFacts, recv_name
 from snaprep.core.recipe import Recipe, Step, undo_of
@@ -41,21 +41,34 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
     else:
         context.interpreter.run(undo_of(ready))
         raise_if_closed(context, plan.source, outcome, plan.lease_ms / 1000)
+    return told(action, outcome, "quiesce", blocked_ms=blocked_ms, error=error)
+
+
+def told(
+    action: Cutover | FeedCutover | Switchover,
+    outcome: Outcome,
+    ended_by: str,
+    *,
+    blocked_ms: float,
+    error: ErrorInfo | None,
+) -> tuple[CutoverTried, CutoverReport]:
+    """What an attempt teaches, and what is shown of it. The step `ended_by` says where the log ended."""
+    why = f"{error.id}: {error.what}" if error else ""
     tried = CutoverTried(
         ok=error is None,
         predicted_p50_ms=action.p50_ms,
         predicted_p90_ms=action.p90_ms,
         blocked_ms=blocked_ms,
-        error=f"{error.id}: {error.what}" if error else "",
+        error=why,
         delta_bytes=outcome.results.get("send", {}).get("bytes", 0),
     )
     shown = CutoverReport(
-        ok=tried.ok,
+        ok=error is None,
         blocked_ms=blocked_ms,
         p50_ms=action.p50_ms,
         p90_ms=action.p90_ms,
-        position=str(outcome.results.get("quiesce", {}).get("position_text", "")),
-        reason=tried.error,
+        position=str(outcome.results.get(ended_by, {}).get("position_text", "")),
+        reason=why,
     )
     return tried, shown
 
@@ -113,14 +126,10 @@ def prepare_plan(context: Context, action: Prepare) -> PreparePlan:
         target_live=target.live_name,
         target_recv=recv_name(target.live_name),
         warm_point=action.base.target_point,
-        owner=_owner(context, source, target),
+        owner=context.owner(source, target),
         replace_live=target.live is not None,
         detach=target.live is not None or source.engine.replicating,
     )
-
-
-def _owner(context: Context, source: HostFacts, target: HostFacts) -> str:
-    return context.pair.host(target.name).owner or source.owner
 
 
 def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
@@ -142,9 +151,9 @@ def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
         send_flags=send_flags(context.facts, source.name),
         tuning=tuning(context, source.name),
         mountpoint=context.pair.host(target.name).replica_mountpoint,
-        owner=_owner(context, source, target),
+        owner=context.owner(source, target),
         generation=action.roles.generation,
         budget_ms=policy.budget_ms,
         undo_ms=policy.undo_ms,
-        lease_ms=min(policy.gate_ms, policy.budget_ms - policy.undo_ms),  # then it undoes itself, inside the budget
+        lease_ms=policy.cutover_lease_ms,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from snaprep.act.context import Context
-from snaprep.act.cutover import raise_if_closed
+from snaprep.act.cutover import raise_if_closed, told
 from snaprep.core.action import Feed, FeedCutover, KeepLog, KeepNoLog, Present
 from snaprep.core.errors import HostUnreachable, SnaprepError, Stopped, from_info
 from snaprep.core.follow import follower_mark, is_follower, needed_from, others_fed, taken_marks
@@ -40,8 +40,7 @@ def keep_log(context: Context, action: KeepLog) -> float:
 
 def keep_no_log(context: Context, action: KeepNoLog) -> None:
     """Only the mark goes while another pair's replica is fed from here."""
-    source = context.facts.host(action.roles.source)
-    let_go_of_log(context, source.name)
+    let_go_of_log(context, action.roles.source)
 
 
 def let_go_of_log(context: Context, name: str) -> None:
@@ -97,7 +96,7 @@ def present_recipe(context: Context, action: Present) -> Recipe:
         "point": action.base.target_point,
         "to": target.live_name,
         "mountpoint": context.pair.host(target.name).replica_mountpoint,
-        "owner": context.pair.host(target.name).owner or source.owner,
+        "owner": context.owner(source, target),
         "generation": action.roles.generation,
         "boot_id": source.boot_id,
         "import_id": source.volume.import_id,
@@ -203,7 +202,7 @@ def cutover_plan(context: Context, action: FeedCutover) -> FeedCutoverPlan:
         source=action.roles.source,
         target=action.roles.target,
         budget_ms=policy.budget_ms,
-        lease_ms=min(policy.gate_ms, policy.budget_ms - policy.undo_ms),
+        lease_ms=policy.cutover_lease_ms,
     )
 
 
@@ -217,22 +216,7 @@ def cut_over(context: Context, action: FeedCutover) -> tuple[CutoverTried, Cutov
     if error is not None:
         raise_if_closed(context, source, outcome, plan.lease_ms / 1000)
     blocked_ms = outcome.took_ms("gate_close", "open") or outcome.took_ms("gate_close", "gate_open")
-    tried = CutoverTried(
-        ok=error is None,
-        predicted_p50_ms=action.p50_ms,
-        predicted_p90_ms=action.p90_ms,
-        blocked_ms=blocked_ms,
-        error=f"{error.id}: {error.what}" if error else "",
-    )
-    shown = CutoverReport(
-        ok=tried.ok,
-        blocked_ms=blocked_ms,
-        p50_ms=action.p50_ms,
-        p90_ms=action.p90_ms,
-        position=str(outcome.results.get("ship_mark", {}).get("position_text", "")),
-        reason=tried.error,
-    )
-    return tried, shown
+    return told(action, outcome, "ship_mark", blocked_ms=blocked_ms, error=error)
 
 
 def finish(context: Context, feeding: Feeding) -> str:

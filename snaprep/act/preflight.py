@@ -20,7 +20,7 @@ def preflight(context: Context, roles: Roles) -> None:
     While a replica waits or runs its port takes one connection only, so the way is not tried then.
     """
     source, target = context.facts.host(roles.source), context.facts.host(roles.target)
-    owner = context.pair.host(target.name).owner or source.owner
+    owner = context.owner(source, target)
     if owner:
         context.session.host(target.name).call("probe_owner", {"owner": owner}, type(None), deadline_s=_CALL_S)
     if target.engine.state not in REPLICA_STATES:

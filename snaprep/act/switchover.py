@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from snaprep.act.context import Context
-from snaprep.act.cutover import raise_if_closed
+from snaprep.act.cutover import raise_if_closed, told
 from snaprep.act.interpreter import Outcome
 from snaprep.core import lineage
 from snaprep.core.action import Switchover
@@ -38,11 +38,12 @@ def switch_over(context: Context, action: Switchover) -> tuple[CutoverTried, Cut
     over = context.interpreter.run(context.engine.hand_over(plan))
     if over.error is not None:
         raise_if_closed(context, plan.source, over, plan.lease_ms / 1000)
-        return *_told(action, 1000 * (time.monotonic() - began_s), over, over.error), None
+        blocked_ms = 1000 * (time.monotonic() - began_s)
+        return *told(action, over, "retire", blocked_ms=blocked_ms, error=over.error), None
     position = over.results["retire"]["position"]
     taken = context.interpreter.run(context.engine.assume(plan, over.results["rolled_back"], position))
     blocked_ms = 1000 * (time.monotonic() - began_s) - _after_open_ms(taken, plan.target)
-    return *_told(action, blocked_ms, over, None), taken.error
+    return *told(action, over, "retire", blocked_ms=blocked_ms, error=None), taken.error
 
 
 def _after_open_ms(taken: Outcome, target: str) -> float:
@@ -50,28 +51,6 @@ def _after_open_ms(taken: Outcome, target: str) -> float:
     done = [step for host, step in taken.done if host == target and step.error is None]
     opened = [step.ended_s for step in done if step.key == "open"]
     return 1000 * (done[-1].ended_s - opened[0]) if opened else 0.0
-
-
-def _told(
-    action: Switchover, blocked_ms: float, outcome: Outcome, error: ErrorInfo | None
-) -> tuple[CutoverTried, CutoverReport]:
-    why = f"{error.id}: {error.what}" if error else ""
-    tried = CutoverTried(
-        ok=error is None,
-        predicted_p50_ms=action.p50_ms,
-        predicted_p90_ms=action.p90_ms,
-        blocked_ms=blocked_ms,
-        error=why,
-    )
-    shown = CutoverReport(
-        ok=error is None,
-        blocked_ms=blocked_ms,
-        p50_ms=action.p50_ms,
-        p90_ms=action.p90_ms,
-        position=str(outcome.results.get("retire", {}).get("position_text", "")),
-        reason=why,
-    )
-    return tried, shown
 
 
 def switch_plan(context: Context, action: Switchover) -> SwitchPlan:
@@ -89,10 +68,10 @@ def switch_plan(context: Context, action: Switchover) -> SwitchPlan:
         target_path=there.mountpoint,
         target_replica_path=there.replica_mountpoint,
         warm=_common_point(source, target),
-        owner=there.owner or source.owner,
+        owner=context.owner(source, target),
         generation=action.generation,
         budget_ms=policy.budget_ms,
-        lease_ms=min(policy.gate_ms, policy.budget_ms - policy.undo_ms),
+        lease_ms=policy.cutover_lease_ms,
     )
 
 

@@ -230,6 +230,11 @@ class Policy:
     def gate_ms(self) -> int:
         return self.gate_lease_ms if self.gate_lease_ms is not None else self.budget_ms + self.undo_ms
 
+    @property
+    def cutover_lease_ms(self) -> int:
+        """Of the gate of a planned change: when it is over, the change undoes itself, inside the budget."""
+        return min(self.gate_ms, self.budget_ms - self.undo_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class RoundDone:

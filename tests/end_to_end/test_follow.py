@@ -15,6 +15,7 @@ from tests.rig.fixtures import BANK_MB
 from tests.rig.host import DERBY_PORT
 from tests.rig.node import wait_until
 from tests.rig.pair import PASSWORD, USER, Pair
+from tests.rig.storm import ARCHIVE, feeds
 from tests.rig.world import World
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.rig
 
 PAIRS = (("bank", "db2"), ("report", "db3"))
-ARCHIVE = ("--archive", "bounce")
 BACK_S = 90.0
 STOPS_S = 90.0
 
@@ -40,10 +40,6 @@ def sent(running: Running) -> int:
     """Bytes of log fed since the feed began that runs now."""
     told = [e["feed"] for e in running.events() if e["event"] == "progress" and e.get("feed")]
     return int(told[-1]["sent_bytes"]) if told else 0
-
-
-def feeds(event: dict[str, Any]) -> bool:
-    return event["event"] == "progress" and bool(event.get("feed")) and event["feed"]["lag_bytes"] is not None
 
 
 @contextmanager
