@@ -38,7 +38,7 @@ from snaprep.core.model import (
     Policy,
     recv_name,
 )
-from snaprep.core.refusals import error, foreign, held_up, not_converging, other_pair, sealed, unseen
+from snaprep.core.refusals import error, foreign, held_up, not_converging, other_pair, overdue, sealed, unseen
 from snaprep.core.volume import Image
 from snaprep.core.who import opened_copy, stepped_down, who
 
@@ -318,10 +318,9 @@ def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History,
         return _paced(another, policy, history, "held: `snaprep cutover` goes on", prediction)
     reasons = held_up(facts, another.roles.source, policy)
     if reasons:
-        waited_s = history.now_s - (history.waiting_since_s if history.waiting_since_s is not None else history.now_s)
-        if waited_s > policy.transaction_wait_s:
-            what = f"the cutover waited {waited_s:.0f} s: {'; '.join(reasons)}"
-            return Refuse(error=error("old-transactions", 10, what, facts, "end them, then `snaprep resume`"))
+        hint = "end them, then `snaprep resume`"
+        if (late := overdue(facts, policy, history, reasons, what="the cutover", hint=hint)) is not None:
+            return Refuse(error=late)
         return _paced(another, policy, history, "waiting: " + "; ".join(reasons), prediction)
     target, source = facts.host(another.roles.target), facts.host(another.roles.source)
     if history.prepared_s is None or target.live is not None or source.engine.replicating:

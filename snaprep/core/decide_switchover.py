@@ -12,7 +12,7 @@ from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import predict_switchover
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy
-from snaprep.core.refusals import error, held_up
+from snaprep.core.refusals import error, held_up, overdue
 from snaprep.core.who import handing_over, who
 
 
@@ -78,10 +78,9 @@ def _switch_or_wait(facts: Facts, policy: Policy, history: History, roles: Roles
         )
         return Refuse(error=error("over-budget", 12, what, facts, "a larger --budget, or a quieter hour"))
     if reasons := held_up(facts, roles.source, policy):
-        since_s = history.waiting_since_s if history.waiting_since_s is not None else history.now_s
-        if history.now_s - since_s > policy.transaction_wait_s:
-            what = f"the switchover waited {history.now_s - since_s:.0f} s: {'; '.join(reasons)}"
-            return Refuse(error=error("old-transactions", 10, what, facts, "end them, then say it again"))
+        hint = "end them, then say it again"
+        if (late := overdue(facts, policy, history, reasons, what="the switchover", hint=hint)) is not None:
+            return Refuse(error=late)
         return Hold(
             reason="waiting: " + "; ".join(reasons), pace_s=1.0, p50_ms=prediction.p50_ms, p90_ms=prediction.p90_ms
         )

@@ -10,7 +10,7 @@ from snaprep.core.decide import attached, cannot_start, decide_rebuild
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.follow import decide_follow
 from snaprep.core.model import Facts, History, HostFacts, Policy
-from snaprep.core.refusals import error, held_up
+from snaprep.core.refusals import error, held_up, overdue
 from snaprep.core.who import who
 
 CAUGHT_UP_BYTES = 4 << 20  # what is fed well within a cutover
@@ -51,8 +51,7 @@ def _caught_up(source: HostFacts) -> bool:
 
 
 def _wait(facts: Facts, policy: Policy, history: History, reasons: list[str]) -> Action:
-    waited_s = history.now_s - (history.waiting_since_s if history.waiting_since_s is not None else history.now_s)
-    if waited_s > policy.transaction_wait_s:
-        what = f"the cutover waited {waited_s:.0f} s: {'; '.join(reasons)}"
-        return Refuse(error=error("old-transactions", 10, what, facts, "end them, then `snaprep resume`"))
+    hint = "end them, then `snaprep resume`"
+    if (late := overdue(facts, policy, history, reasons, what="the cutover", hint=hint)) is not None:
+        return Refuse(error=late)
     return Hold(reason="waiting: " + "; ".join(reasons), pace_s=_PACE_S, p50_ms=USUAL_MS[0], p90_ms=USUAL_MS[1])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from snaprep.core.action import Action, Adopt, GiveUp, Prepare, Reopen, SetAside, TakeOver
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import Trend
-from snaprep.core.model import EngineState, Facts, HostFacts, Policy
+from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy
 from snaprep.core.volume import Image
 from snaprep.core.who import serving
 
@@ -43,6 +43,16 @@ def not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
         what += f", or {direction.needed_bytes_per_s / 1e6:.1f} MB/s on the way"
     hint = "a larger --budget, a higher --limit or a faster link, a quieter hour, or --hold to wait for one"
     return error("not-converging", 12, what, facts, hint)
+
+
+def overdue(
+    facts: Facts, policy: Policy, history: History, reasons: list[str], *, what: str, hint: str
+) -> ErrorInfo | None:
+    """What waits for old transactions has waited for as long as is allowed."""
+    waited_s = history.now_s - (history.waiting_since_s if history.waiting_since_s is not None else history.now_s)
+    if waited_s <= policy.transaction_wait_s:
+        return None
+    return error("old-transactions", 10, f"{what} waited {waited_s:.0f} s: {'; '.join(reasons)}", facts, hint)
 
 
 def held_up(facts: Facts, source: str, policy: Policy) -> list[str]:
