@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from snaprep.core.action import Action
+from snaprep.core.document import plain, rfc3339
 from snaprep.core.errors import UsageError
 from snaprep.core.model import CutoverTried, History
-from snaprep.core.report import plain, rfc3339
 
 SIZE_MAX_BYTES = 8 << 20
 RUNS_KEPT = 50

@@ -42,39 +42,24 @@ from snaprep.core.action import (
     TakeOver,
     Verify,
 )
-from snaprep.core.errors import NobodyServes, SnaprepError, Stopped, may_pass
+from snaprep.core.errors import NobodyServes, SnaprepError, Stopped
 from snaprep.core.estimate import Prediction
 from snaprep.core.model import CutoverTried, Facts, History, Policy
-from snaprep.core.refusals import about
 from snaprep.core.report import BaseReport, CutoverReport, Forecast, Report, RunState
-from snaprep.core.who import describe, judged
+from snaprep.core.who import judged
 from snaprep.engines.derby import recipe as derby_recipe
-from snaprep.hearing import Hearing
 from snaprep.journal import Journal, earlier, fields_of, told
 from snaprep.observe import observe
+from snaprep.patience import Patience
 from snaprep.session import Session
 
-RETRIES = 5  # attempts in a row that fail for reasons that may pass: a cut link, an agent that died, stale facts
-RETRIES_IN_ALL = 50
-_RETRY_PAUSE_S = 1.0
-RETRY_PAUSE_MOST_S = 30.0
-# Errors that looking anew does not mend, by their code, and those of such a code that it does.
-_FINAL = frozenset({1, 2, 3, 21, 22, 75})
-_MENDED = frozenset(
-    {"no-space", "primary-answers", "engine-down", "log-damaged", "archive-off", "replication-port-taken"}
-)
 _FIGURES = re.compile(r"\d+")
-
-_UNSEEN_S = 60.0  # how long a run that has begun waits for a host that it can no longer reach
-_UNSEEN_PAUSE_S = 3.0
-_SAME_MAX = 3  # times in a row that one action may succeed and still be asked for
-_UNDONE = "something undoes it, or it cannot be seen: the journal tells what was decided and done"
 _STATES = {Seed: RunState.SEEDING, Round: RunState.ROUND, Refresh: RunState.REFRESHING}
 
 Decide = Callable[[Facts, Policy, History], Action]
 
 
-class Run(Hearing):
+class Run(Patience):
     """One run of one verb on a connected session."""
 
     def __init__(
@@ -86,8 +71,7 @@ class Run(Hearing):
                 run=journal.run, pair=session.pair.name, verb=verb, started_at=time.time(), journal=str(journal.path)
             ),
         )
-        super().__init__(session, policy, sink, memory, control, journal)
-        self.patient = verb == "follow"  # it has no end of its own: what breaks is taken up again
+        super().__init__(session, policy, sink, memory, control, journal, patient=verb == "follow")
         self.feeds = self.patient or policy.lane == "log"
         self.resume_hint = "snaprep follow" if self.patient else "snaprep resume"
         self.feeding: Feeding | None = None
@@ -120,9 +104,7 @@ class Run(Hearing):
             if self.control.stop.is_set() and not self.control.abort.is_set():
                 self.stop_feeding(facts)
                 raise Stopped("stopped", "stopped as asked; it can be resumed", hint=self.resume_hint)
-            if about(action) and about(action) == self.memory.same and self.memory.same_times >= _SAME_MAX:
-                what = f"{type(action).__name__} was done {_SAME_MAX} times, and looking asks for it again"
-                raise Stopped("no-progress", what, hint=_UNDONE, details=tuple(map(describe, facts.hosts)))
+            self._must_lead_on(facts, action)
             self._try(facts, action, new=new)
 
     def _is_new(self, action: Action) -> bool:
@@ -133,23 +115,6 @@ class Run(Hearing):
             return True
         former, self.memory.held_because = self.memory.held_because, _FIGURES.sub("#", action.reason)
         return former != self.memory.held_because
-
-    def _waits_for_a_host(self, facts: Facts, action: Action) -> bool:
-        """A run that has begun does not end because a host cannot be reached for a moment."""
-        memory = self.memory
-        unseen = [(h.name, h.error) for h in facts.hosts if h.error and self.session.has_met(h.name)]
-        if not unseen:
-            memory.unseen_since_s = None
-        if not unseen or not isinstance(action, Refuse) or not self.session.acted or self.control.asked:
-            return False
-        if memory.unseen_since_s is None:
-            memory.unseen_since_s = time.monotonic()
-            name, why = unseen[0]
-            self.sink.note(f"{why.what}; looking at {name} again for {_UNSEEN_S:.0f} s")
-        if time.monotonic() - memory.unseen_since_s > _UNSEEN_S:
-            return False
-        self.control.wait(_UNSEEN_PAUSE_S)
-        return True
 
     def _try(self, facts: Facts, action: Action, *, new: bool) -> None:
         try:
@@ -164,24 +129,11 @@ class Run(Hearing):
                 return
             if self.control.asked or not self._may_pass(error):
                 raise
-            self.memory.failures += 1
-            self.memory.failures_in_all += 1
-            self.sink.note(f"{error.info.what}; trying again ({self.memory.failures})")
-            self.control.wait(min(_RETRY_PAUSE_S * self.memory.failures, RETRY_PAUSE_MOST_S))
+            self._wait_after(error)
         else:
-            memory = self.memory
-            memory.failures = 0
-            memory.same_times = memory.same_times + 1 if about(action) == memory.same else 1
-            memory.same = about(action)
+            self._went_well(action)
             if new:
                 self.journal.append("outcome", action=type(action).__name__)
-
-    def _may_pass(self, error: SnaprepError) -> bool:
-        """Whether looking anew, after a while, may lead on."""
-        if self.patient:
-            return error.exit_code not in _FINAL or error.id in _MENDED
-        tried = self.memory.failures >= RETRIES or self.memory.failures_in_all >= RETRIES_IN_ALL
-        return may_pass(error.id) and not tried
 
     def _asked_for(self, error: SnaprepError) -> bool:
         return error.info.id in ("stopped", "cancelled", "link-cancelled")

@@ -41,11 +41,12 @@ ARROWS: dict[str, set[str]] = {
         "core",
         "engines.base",
         "engines.derby.recipe",
-        "hearing",
         "journal",
         "observe",
+        "patience",
         "session",
     },
+    "patience": {"act", "control", "core", "hearing", "journal", "session"},
     "hearing": {"act", "control", "core", "journal", "session", "telling"},
     "telling": {"act", "control", "core", "observe", "session"},
     "verbs": {

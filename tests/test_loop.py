@@ -210,8 +210,8 @@ def test_a_lost_host_is_waited_for_by_a_run_that_has_begun(
     reach: dict[str, list[Agent | SnaprepError]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two tries fail, the third finds it again, and the run goes on."""
-    monkeypatch.setattr("snaprep.loop._UNSEEN_PAUSE_S", 0.01)
-    monkeypatch.setattr("snaprep.loop._RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr("snaprep.patience._UNSEEN_PAUSE_S", 0.01)
+    monkeypatch.setattr("snaprep.patience._RETRY_PAUSE_S", 0.01)
     reach.update(
         a=[Agent("a", BEFORE.hosts[0])],
         b=[Agent("b", BEFORE.hosts[1], dies=True), GONE, GONE, Agent("b", BEFORE.hosts[1])],
@@ -259,7 +259,7 @@ def test_an_action_rests_on_what_was_seen(
     reach: dict[str, list[Agent | SnaprepError]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first call of an action to each host says what it was decided on; `stale` means: look and decide again."""
-    monkeypatch.setattr("snaprep.loop._RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr("snaprep.patience._RETRY_PAUSE_S", 0.01)
     agent = Agent("a", serving("a"))
     reach.update(a=[agent], b=[Agent("b", empty("b"))])
     perform, answers = agent.perform, [Stale("stale", "the host was booted since")]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:  # imported when a verb needs them, so that --help stays quick
     from snaprep.cli.output import Output
     from snaprep.cli.signals import Listener
     from snaprep.control import Control
+    from snaprep.core.document import Document
     from snaprep.core.errors import ErrorInfo
     from snaprep.core.model import Policy
-    from snaprep.core.report import Document
     from snaprep.core.spec import Pair
 
 _SAID = "snaprep.said"

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
+from snaprep.core.document import changes
 from snaprep.core.errors import UsageError
-from snaprep.core.report import Report, changes
+from snaprep.core.report import Report
 from snaprep.view.console import Talk, wants_screen
 from snaprep.view.json import event_line
 from snaprep.view.lines import Lines

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from snaprep.core.document import Document
 from snaprep.core.errors import ErrorInfo
-from snaprep.core.report import CheckReport, Document, Plan, Report
+from snaprep.core.report import CheckReport, Plan, Report
 from snaprep.view.check import check_lines
 from snaprep.view.console import Writable, show
 from snaprep.view.error import error_lines

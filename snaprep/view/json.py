@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from snaprep.core.document import SCHEMA, Document, error_to_json, plain, rfc3339, to_json
 from snaprep.core.errors import ErrorInfo
-from snaprep.core.report import SCHEMA, Document, error_to_json, plain, rfc3339, to_json
 
 
 def document(value: Document | ErrorInfo) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from snaprep.core.report import Report, changes
+from snaprep.core.document import changes
+from snaprep.core.report import Report
 from snaprep.view.console import Writable
 from snaprep.view.run import line, round_line
 from snaprep.view.text import safe

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from snaprep.core.report import BaseReport, HostStatus, Status, rfc3339
+from snaprep.core.document import rfc3339
+from snaprep.core.report import BaseReport, HostStatus, Status
 from snaprep.view.error import error_lines
 from snaprep.view.run import feed_words
 from snaprep.view.text import hint, paragraph, paragraphs, safe, size, table

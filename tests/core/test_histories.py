@@ -13,8 +13,9 @@ from dataclasses import replace
 import pytest
 
 from snaprep.core.model import Policy
+from snaprep.core.simulated.faults import Fault, Kill
 from snaprep.core.simulated.look import bases, facts_of, violations
-from snaprep.core.simulated.simulate import Fault, Goal, Kill, Trace, rendered, simulate_run
+from snaprep.core.simulated.simulate import Goal, Trace, rendered, simulate_run
 from snaprep.core.simulated.world import (
     Load,
     PointState,

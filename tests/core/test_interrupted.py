@@ -11,8 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from snaprep.core.model import EngineState, Policy
+from snaprep.core.simulated.faults import Fault, Kill
 from snaprep.core.simulated.look import bases, facts_of, violations
-from snaprep.core.simulated.simulate import Fault, Kill, Trace, simulate_run
+from snaprep.core.simulated.simulate import Trace, simulate_run
 from snaprep.core.simulated.world import World, accepts, advance, kill_host
 from tests.core.models import fresh_world, write
 

@@ -9,7 +9,8 @@ from snaprep.core.action import Feed, FeedCutover, Hold, Refuse, Verify
 from snaprep.core.decide import decide_rebuild
 from snaprep.core.lane import CAUGHT_UP_BYTES, decide_lane
 from snaprep.core.model import CutoverTried, Facts, FeedFacts, History, Policy, Transactions
-from snaprep.core.simulated.simulate import Fault, names_in, simulate_run
+from snaprep.core.simulated.faults import Fault
+from snaprep.core.simulated.simulate import names_in, simulate_run
 from snaprep.core.simulated.world import advance
 from tests.core.facts import attached, both, empty, point, serving
 from tests.core.models import fresh_world, write

@@ -12,8 +12,9 @@ from snaprep.core.errors import SnaprepError
 from snaprep.core.guard import Guard, Work
 from snaprep.core.model import EngineState, Facts, Policy
 from snaprep.core.recipe import Recipe, Step
+from snaprep.core.simulated.faults import Fault
 from snaprep.core.simulated.look import bases, common_now, facts_of, violations
-from snaprep.core.simulated.simulate import Fault, Trace, names_in, simulate_run
+from snaprep.core.simulated.simulate import Trace, names_in, simulate_run
 from snaprep.core.simulated.steps import perform
 from snaprep.core.simulated.world import (
     Content,

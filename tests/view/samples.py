@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from snaprep.core.document import Document
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import Finding, RunInfo
 from snaprep.core.report import (
     BaseReport,
     CheckReport,
     CutoverReport,
-    Document,
     Fact,
     Forecast,
     HostChecks,

@@ -40,18 +40,10 @@ from snaprep.core.lane import decide_lane
 from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Step, calls, resolve, undo_of
 from snaprep.core.refresh import decide_refresh
+from snaprep.core.simulated.faults import Fault, OperatorKilled, strike
 from snaprep.core.simulated.look import common_now, facts_of, violations
 from snaprep.core.simulated.steps import perform
-from snaprep.core.simulated.world import (
-    HostState,
-    World,
-    advance,
-    end_feed,
-    kill_agent,
-    kill_guard,
-    kill_host,
-    kill_server,
-)
+from snaprep.core.simulated.world import HostState, World, advance, end_feed, kill_agent
 
 ROUND_TRIP_S = 0.03
 RETRIES = 5
@@ -63,8 +55,6 @@ _MOVES_POINTS = frozenset(
 
 Goal: TypeAlias = Literal["rebuild", "resume", "takeover", "refresh", "switchover", "follow", "lane"]
 Write: TypeAlias = Callable[[Action, Facts, Policy, str], tuple[Recipe, ...]]
-Kill: TypeAlias = Literal["operator", "agent", "guard", "agent and guard", "server", "host", "link", "silence", "heal"]
-Meanwhile: TypeAlias = Callable[[World], None]
 
 _GOALS: Mapping[Goal, Callable[[Facts, Policy, History], Action]] = {
     "rebuild": decide.decide_rebuild,
@@ -73,19 +63,6 @@ _GOALS: Mapping[Goal, Callable[[Facts, Policy, History], Action]] = {
     "follow": decide_follow,
     "lane": decide_lane,
 }
-
-
-class OperatorKilled(Exception):
-    """The simulated operator's process is gone; nothing it would have undone is undone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Before step number `at` of a run (counted over all its recipes, undo steps not counted)."""
-
-    at: int
-    kill: Kill | Meanwhile
-    host: str = ""  # for agent, guard, server, host
 
 
 @dataclass(slots=True)
@@ -395,39 +372,6 @@ def _strike(run: _Run, acting: HostState) -> bool:
     for fault in run.faults.get(run.count, ()):
         lost = strike(run.world, fault, acting) or lost
     return lost
-
-
-def strike(world: World, fault: Fault, acting: HostState) -> bool:
-    """One fault. Returns whether `acting` can no longer answer; raises OperatorKilled."""
-    host = world.hosts[fault.host] if fault.host else acting
-    if callable(fault.kill):
-        fault.kill(world)
-    elif fault.kill == "operator":
-        raise OperatorKilled
-    elif fault.kill in ("link", "silence", "heal"):
-        _change_link(world, fault.kill)
-    else:
-        _kill(world, host, fault.kill)
-    return not acting.agent if fault.kill in ("agent", "agent and guard", "host") and host is acting else False
-
-
-def _change_link(world: World, how: str) -> None:
-    world.link_up = how != "link"
-    world.link_silent = how == "silence"
-
-
-def _kill(world: World, host: HostState, what: str) -> None:
-    if what == "host":
-        kill_host(world, host)
-    elif what == "server":
-        kill_server(world, host)
-    elif what == "guard":
-        kill_guard(world, host)
-    elif what == "agent":
-        kill_agent(world, host)
-    else:
-        host.agent = False
-        kill_guard(world, host)
 
 
 def names_in(trace: Trace) -> list[str]:
