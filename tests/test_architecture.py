@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,36 @@ def test_arrows() -> None:
             if not any(within(wanted, allowed) for allowed in ARROWS[room]):
                 wrong.append(f"{module} imports {wanted}")
     assert wrong == []
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Modules that import one another, directly or not (strongly connected components), each circle sorted."""
+    beyond: dict[str, set[str]] = {}
+    for module in graph:
+        seen, ahead = set[str](), list(graph[module])
+        while ahead:
+            name = ahead.pop()
+            if name not in seen:
+                seen.add(name)
+                ahead += graph.get(name, ())
+        beyond[module] = seen
+    found = {tuple(sorted(n for n in beyond[m] if m in beyond.get(n, ()))) for m in graph if m in beyond[m]}
+    return sorted(map(list, found))
+
+
+def test_no_circles() -> None:
+    """No module imports itself by way of others, not even inside a function or for its types only."""
+    graph = {
+        name_of(path): {own(name) for name in imports(path) if name.partition(".")[0] == "snaprep"}
+        for path in modules()
+    }
+    assert circles(graph) == []
+
+
+def test_circles_are_found() -> None:
+    """The search sees long circles and two at a time, and not what only leads to one."""
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a", "e"}, "e": {"e"}, "f": set[str]()}
+    assert circles(graph) == [["a", "b", "c"], ["e"]]
 
 
 def test_foreign_packages() -> None:

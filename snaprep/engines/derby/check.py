@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from snaprep.agent import process
 from snaprep.core.errors import CheckFailed, SnaprepError
@@ -18,9 +17,8 @@ from snaprep.core.spec import DerbySpec
 from snaprep.engines.derby import files, gate, log, server, sockets
 from snaprep.engines.derby.client import DerbyClient, SqlError
 from snaprep.engines.derby.server import RunningServer
-
-if TYPE_CHECKING:
-    from snaprep.engines.derby.host import DerbyHost
+from snaprep.engines.derby.session import Session
+from snaprep.engines.derby.state import State
 
 _BUFFER_ADVICE_BYTES = 1 << 20
 _BUFFER_DEFAULT_BYTES = 32_768
@@ -33,67 +31,37 @@ _NOT_ALLOWED = ("42504", "42502", "4251D")  # may not call, may not read, is not
 _SECRET = "(not shown)"  # noqa: S105 (stands for one)
 
 
-def findings(host: DerbyHost, *, as_target: bool) -> list[Finding]:
+def findings(state: State, *, as_target: bool) -> list[Finding]:
     """A finding for each thing looked at."""
-    found = list(_client(host.spec))
-    up = server.running(host.spec.port)
-    found += _server(host.spec, up)
-    directory = host.directory
+    session = state.session
+    spec, directory = session.spec, session.directory
+    found = list(_client(spec))
+    up = server.running(spec.port)
+    found += _server(spec, up)
     if (directory / "service.properties").is_file():
         found += _database(directory)
     if any(f.level == "fail" and f.id in _BLINDING for f in found):
         return found
     try:
-        facts = host.facts()
+        facts = state.facts()
     except SnaprepError as error:
         return [*found, Finding(error.id, "fail", error.info.what, error.info.hint)]
     if up is not None:
         found += _settings(up, directory, as_target=as_target)
         found += _owner(up, directory, facts)
-    found += _session(host, facts, up, as_target=as_target)
-    found += _replication(host.spec, facts, up, as_target=as_target)
+    found += _session(session, facts, up, as_target=as_target)
+    found += _replication(spec, facts, up, as_target=as_target)
     return found
 
 
-def places(directory: Path) -> tuple[Path, ...]:
-    """Everything that belongs to a database, wherever links and a logDevice lead; empty when there is none."""
-    try:
-        logs = files.log_directory(directory)
-    except files.NotADatabase:
-        return ()
-    named = (directory, directory / "seg0", directory / "jar", logs)
-    return tuple(path for path in named if path.exists())
-
-
-def traits(host: DerbyHost) -> dict[str, str]:
+def traits(spec: DerbySpec) -> dict[str, str]:
     """What should be equal on both hosts, by name. Secrets are left out."""
-    up = server.running(host.spec.port)
+    up = server.running(spec.port)
     if up is None:
         return {}
     told = {f"property {key}": _shown(key, value) for key, value in up.properties.items() if key != "derby.system.home"}
-    seen = {"Derby": up.version, "Java": up.java, "server": "network" if _outward(host.spec.port) else "loopback"}
+    seen = {"Derby": up.version, "Java": up.java, "server": "network" if _outward(spec.port) else "loopback"}
     return {**{key: value for key, value in seen.items() if value}, **told}
-
-
-def foreign_sessions(spec: DerbySpec, sessions: int) -> int:
-    """Of so many sessions under our user's name, those that no client of ours on this host holds.
-
-    The gate is a list of user names, so it would let them pass.
-    """
-    if sessions <= 1:  # the one that asked
-        return 0
-    ours = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _is_helper(entry):
-            ours += len(sockets.connections(int(entry.name), remote_port=spec.port))
-    return max(0, sessions - ours)
-
-
-def _is_helper(entry: Path) -> bool:
-    try:
-        return (entry / "cmdline").read_bytes().rstrip(b"\0").endswith(b"\0SnaprepSql")
-    except OSError:
-        return False
 
 
 # -- programs and the server -----------------------------------------------------------------------------------------
@@ -205,22 +173,9 @@ def _owner(up: RunningServer, directory: Path, facts: EngineFacts) -> Iterator[F
 # -- the database's files --------------------------------------------------------------------------------------------
 
 
-def refuse_unsupported(directory: Path) -> None:
-    """Raises `encrypted`, `log-device`."""
-    properties = files.service_properties(directory)
-    if properties.get("dataEncryption", "").lower() == "true":
-        what = f"{directory} is encrypted: its log cannot be compared, so nothing could prove a copy of it"
-        raise CheckFailed("encrypted", what, hint="this is not supported")
-    logs = files.log_directory(directory)
-    if logs.resolve() != (directory / "log").resolve():
-        what = f"the log of {directory} lies in {logs} (logDevice), an absolute path that a replica cannot share"
-        hint = "mount a dataset at the database's own log folder instead, and name it in `children`"
-        raise CheckFailed("log-device", what, hint=hint)
-
-
 def _database(directory: Path) -> Iterator[Finding]:
     try:
-        refuse_unsupported(directory)
+        files.refuse_unsupported(directory)
     except CheckFailed as error:
         yield Finding(error.id, "fail", error.info.what, error.info.hint)
         return
@@ -245,11 +200,11 @@ def _database(directory: Path) -> Iterator[Finding]:
 # -- our session -----------------------------------------------------------------------------------------------------
 
 
-def _session(host: DerbyHost, facts: EngineFacts, up: RunningServer | None, *, as_target: bool) -> Iterator[Finding]:
-    user = host.spec.user
+def _session(session: Session, facts: EngineFacts, up: RunningServer | None, *, as_target: bool) -> Iterator[Finding]:
+    user = session.spec.user
     if facts.state in OPEN_STATES:
         try:
-            yield from _inside(host, up, facts)
+            yield from _inside(session, up, facts)
         except SqlError as error:
             yield Finding("engine-refused", "fail", f"the database refused to tell about itself: {error}")
     elif facts.state is EngineState.UNKNOWN:
@@ -266,10 +221,10 @@ def _session(host: DerbyHost, facts: EngineFacts, up: RunningServer | None, *, a
         yield Finding("login-unproven", "warn", what, "run check again while clients are at work")
 
 
-def _inside(host: DerbyHost, up: RunningServer | None, facts: EngineFacts) -> Iterator[Finding]:
+def _inside(session: Session, up: RunningServer | None, facts: EngineFacts) -> Iterator[Finding]:
     """What only an open database tells."""
-    client, name = host.session.client, host.session.admin()
-    user = host.spec.user
+    client, name = session.client, session.admin()
+    user = session.spec.user
     access = str(client.execute(name, _ACCESS, deadline_s=_CALL_S).value)
     owner = str(client.execute(name, _OWNER, deadline_s=_CALL_S).value)
     guarded = (_effective(client, name, up, "derby.database.sqlAuthorization") or "").lower() == "true"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from snaprep.core.errors import CheckFailed
 from snaprep.engines.derby import log
 
 OS_LOCK = "dbex.lck"  # holds the lock
@@ -96,6 +97,19 @@ def bring_back(directory: Path) -> None:
     """Take `put_away` back; fine when there is nothing to take back."""
     if is_away(directory):
         (directory / AWAY).rename(directory / SIGN)
+
+
+def refuse_unsupported(directory: Path) -> None:
+    """Raises `encrypted`, `log-device`."""
+    properties = service_properties(directory)
+    if properties.get("dataEncryption", "").lower() == "true":
+        what = f"{directory} is encrypted: its log cannot be compared, so nothing could prove a copy of it"
+        raise CheckFailed("encrypted", what, hint="this is not supported")
+    logs = log_directory(directory)
+    if logs.resolve() != (directory / "log").resolve():
+        what = f"the log of {directory} lies in {logs} (logDevice), an absolute path that a replica cannot share"
+        hint = "mount a dataset at the database's own log folder instead, and name it in `children`"
+        raise CheckFailed("log-device", what, hint=hint)
 
 
 def parse_properties(text: str) -> dict[str, str]:
@@ -285,6 +299,16 @@ def size_bytes(directory: Path) -> int:
 def log_directory(directory: Path) -> Path:
     """Where the log files lie: beside the data, or under the logDevice. Raises NotADatabase."""
     return Path(service_properties(directory).get("logDevice") or directory) / "log"
+
+
+def places(directory: Path) -> tuple[Path, ...]:
+    """Everything that belongs to a database, wherever links and a logDevice lead; empty when there is none."""
+    try:
+        logs = log_directory(directory)
+    except NotADatabase:
+        return ()
+    named = (directory, directory / "seg0", directory / "jar", logs)
+    return tuple(path for path in named if path.exists())
 
 
 def sizes(directory: Path, log_at: Path) -> Sizes:

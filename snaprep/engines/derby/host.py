@@ -51,16 +51,16 @@ class DerbyHost:
 
     def check(self, *, as_target: bool) -> list[Finding]:
         """What of the server and the database could stop a run. Changes nothing, opens nothing."""
-        return check.findings(self, as_target=as_target)
+        return check.findings(self.state, as_target=as_target)
 
     @property
     def places(self) -> tuple[Path, ...]:
         """Everything that belongs to the database, wherever links and a logDevice lead."""
-        return check.places(self.session.directory)
+        return files.places(self.session.directory)
 
     def traits(self) -> dict[str, str]:
         """What should be equal on both hosts, by name."""
-        return check.traits(self)
+        return check.traits(self.spec)
 
     # -- opening and letting go --------------------------------------------------------------------------------
 

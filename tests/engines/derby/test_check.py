@@ -163,6 +163,5 @@ def test_what_is_missing(host: Callable[..., DerbyHost], tmp_path: Path) -> None
     nobody = derby.Server(tmp_path, derby.free_port())
     assert levels(host(nobody))["engine-down"] == "fail"
     assert levels(host(nobody, java="no-such-java"))["no-java"] == "fail"
-    lacking = host(nobody)
-    lacking.spec = DerbySpec(database=str(tmp_path / "bank"), port=nobody.port, classpath=("/no/such.jar",))
+    lacking = DerbyHost(DerbySpec(database=str(tmp_path / "bank"), port=nobody.port, classpath=("/no/such.jar",)))
     assert levels(lacking)["no-derby-client"] == "fail"
