@@ -38,7 +38,7 @@ from snaprep.core.model import (
     Policy,
     recv_name,
 )
-from snaprep.core.refusals import error, foreign, held_up, not_converging, other_pair, overdue, sealed, unseen
+from snaprep.core.refusals import error, foreign, held_up, not_converging, other_pair, overdue, sealed, undone, unseen
 from snaprep.core.volume import Image
 from snaprep.core.who import opened_copy, stepped_down, who
 
@@ -289,10 +289,8 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
         return another  # which goes on with what is there in part, or clears it away
     if not any(r.dirty_s for r in history.rounds):
         return another
-    if len([c for c in history.cutovers if not c.ok]) >= policy.cutover_attempts:
-        last = history.cutovers[-1].error
-        what = f"{policy.cutover_attempts} cutovers were begun and undone; the last because: {last}"
-        return Refuse(error=error("cutover-undone", 20, what, facts, "see the cause above; rounds are kept"))
+    if (refused := undone(facts, policy, history)) is not None:
+        return Refuse(error=refused)
     prediction = predict_now(policy, history)
     direction = trend(history.rounds, prediction, policy.budget_ms - policy.undo_ms)
     fits = prediction is not None and prediction.p90_ms <= policy.budget_ms - policy.undo_ms

@@ -10,7 +10,7 @@ from snaprep.core.decide import attached, cannot_start, decide_rebuild
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.follow import decide_follow
 from snaprep.core.model import Facts, History, HostFacts, Policy
-from snaprep.core.refusals import error, held_up, overdue
+from snaprep.core.refusals import held_up, overdue, undone
 from snaprep.core.who import who
 
 CAUGHT_UP_BYTES = 4 << 20  # what is fed well within a cutover
@@ -31,10 +31,8 @@ def decide_lane(facts: Facts, policy: Policy, history: History) -> Action:
         return refused
     if attached(source, target):
         return decide_rebuild(facts, policy, history)
-    failed = [c for c in history.cutovers if not c.ok]
-    if len(failed) >= policy.cutover_attempts:
-        what = f"{policy.cutover_attempts} cutovers were begun and undone; the last because: {failed[-1].error}"
-        return Refuse(error=error("cutover-undone", 20, what, facts, "see the cause above; the replica is kept"))
+    if (failed := undone(facts, policy, history)) is not None:
+        return Refuse(error=failed)
     action = decide_follow(facts, policy, history)
     if not isinstance(action, Feed) or not _caught_up(source):
         return action

@@ -55,6 +55,15 @@ def overdue(
     return error("old-transactions", 10, f"{what} waited {waited_s:.0f} s: {'; '.join(reasons)}", facts, hint)
 
 
+def undone(facts: Facts, policy: Policy, history: History) -> ErrorInfo | None:
+    """Cutovers have failed as often as is allowed; each was taken back."""
+    failed = [c for c in history.cutovers if not c.ok]
+    if len(failed) < policy.cutover_attempts:
+        return None
+    what = f"{policy.cutover_attempts} cutovers were begun and undone; the last because: {failed[-1].error}"
+    return error("cutover-undone", 20, what, facts, "see the cause above; what the target has got is kept")
+
+
 def held_up(facts: Facts, source: str, policy: Policy) -> list[str]:
     """Open work that shutting the source down would roll back, or that its gate would not stop; in words."""
     transactions, reasons = facts.host(source).engine.transactions, []
