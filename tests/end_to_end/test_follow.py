@@ -98,37 +98,26 @@ def test_a_replica_comes_up_and_follows(pair: Pair) -> None:
     assert "logArchiveMode=true" not in properties
 
 
-@pytest.mark.parametrize("victim", ["target-derby", "source-agent"])
+STRIKES: dict[str, tuple[Callable[[World], None], Callable[[World], None]]] = {
+    "target-derby": (lambda world: world["db2"].crash("derby"), lambda world: world["db2"].start_derby()),
+    "source-agent": (lambda world: harm.kill_inside(world["db1"], harm.agent_pid(world["db1"])), lambda _: None),
+    "link": (World.cut_link, World.heal_link),
+}
+
+
+@pytest.mark.parametrize("victim", STRIKES)
 def test_goes_on_by_itself(pair: Pair, victim: str) -> None:
-    """Whatever is killed, the replica is fed again without anybody's help, and ends with every row. All the other parts
-    are killed by `scripts/soak storm`.
+    """Whatever is killed, and when the hosts lose each other without a word, the replica is fed again without anybody's
+    help, and ends with every row. All the other parts are killed by `scripts/soak storm`.
     """
-    with pair.writers(rate=100) as clients:
-        clients.wait_for(50)
-        with following(pair) as running:
-            clients.wait_for(50)
-            before = len(running.events())
-            source, target = pair.world["db1"], pair.world["db2"]
-            if victim == "target-derby":
-                target.crash("derby")
-                target.start_derby()
-            else:
-                harm.kill_inside(source, harm.agent_pid(source))
-            before = seen_since(running, before, broke)
-            seen_since(running, before, feeds)
-            clients.wait_for(100)
-            stopped_equal(pair, running, clients)
-
-
-def test_a_cut_link(pair: Pair) -> None:
-    """When the hosts lose each other without a word, and find each other again, the feed goes on."""
+    strike, mend = STRIKES[victim]
     with pair.writers(rate=100) as clients:
         clients.wait_for(50)
         with following(pair) as running:
             before = len(running.events())
-            pair.world.cut_link()
+            strike(pair.world)
             before = seen_since(running, before, broke)
-            pair.world.heal_link()
+            mend(pair.world)
             seen_since(running, before, feeds)
             clients.wait_for(50)
             stopped_equal(pair, running, clients)
