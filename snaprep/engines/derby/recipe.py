@@ -127,7 +127,7 @@ def feed_cutover(plan: FeedCutoverPlan) -> Recipe:
     A primary that has shipped log before names its last record, and so does a replica: that is what the mark is for.
     """
     source, budget_s = plan.source, plan.budget_ms / 1000
-    reopen = Step(host=source, op="gate_open", deadline_s=30)
+    reopen = Step(host=source, op="gate_open", deadline_s=OPENS_S)
     disarm = Step(host=plan.target, op="stop_replica", deadline_s=60)
     at: Mapping[str, Arg] = {"how": "leave", "at": Ref("ship_mark", "position")}
     ends: Mapping[str, Arg] = {"position": Ref("ship_mark", "position")}
