@@ -9,11 +9,11 @@ from snaprep.act.interpreter import Outcome
 from snaprep.act.ship import send_flags, tuning
 from snaprep.core.action import Cutover, FeedCutover, Prepare, Switchover
 from snaprep.core.errors import ErrorInfo, NobodyServes, SnaprepError, from_info
-from snaprep.core.model import CutoverTried, HostFacts, recv_name
+from snaprep.core.model import CutoverTried, HostFacts, ImageRole, recv_name
 from snaprep.core.recipe import Recipe, Step, undo_of
 from snaprep.core.report import CutoverReport
 from snaprep.core.who import takes_sessions
-from snaprep.engines.base import CutoverPlan, PreparePlan
+from snaprep.engines.base import CutoverPlan, FormerPlan, PreparePlan
 
 _GUARD_S = 8.0  # past the lease only its guard is waited for; then it is opened from here
 _AFTER_LEASE_S = 20.0  # the guard opens when the lease is over; a boot that rolls work back takes its time
@@ -123,12 +123,22 @@ def prepare_plan(context: Context, action: Prepare) -> PreparePlan:
     return PreparePlan(
         source=source.name,
         target=target.name,
-        target_live=target.live_name,
+        former=former_plan(source, target),
         target_recv=recv_name(target.live_name),
         warm_point=action.base.target_point,
         owner=context.owner(source, target),
-        replace_live=target.live is not None,
-        detach=target.live is not None or source.engine.replicating,
+    )
+
+
+def former_plan(source: HostFacts, target: HostFacts) -> FormerPlan:
+    """The role of a primary belongs to the pair whose mark the image bears; another pair's is left alone."""
+    assert source.live is not None
+    ours = source.live.role is ImageRole.LIVE
+    return FormerPlan(
+        source=source.name,
+        target=target.name,
+        detach=ours and (target.live is not None or source.engine.replicating),
+        live=target.live_name if target.live is not None else None,
     )
 
 

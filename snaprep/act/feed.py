@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from snaprep.act.context import Context
-from snaprep.act.cutover import raise_if_closed, told
+from snaprep.act.cutover import former_plan, raise_if_closed, told
 from snaprep.core.action import Feed, FeedCutover, KeepLog, KeepNoLog, Present
 from snaprep.core.errors import HostUnreachable, SnaprepError, Stopped, from_info
 from snaprep.core.follow import follower_mark, is_follower, needed_from, others_fed, taken_marks
@@ -83,14 +83,6 @@ def present(context: Context, action: Present) -> None:
 def present_recipe(context: Context, action: Present) -> Recipe:
     source, target = context.facts.host(action.roles.source), context.facts.host(action.roles.target)
     assert source.volume is not None
-    steps = [Step(host=target.name, op="try_direct_boot", deadline_s=120)]
-    if source.engine.replicating:
-        steps.append(Step(host=source.name, op="detach", deadline_s=30))
-    if target.live is not None:
-        steps += [
-            Step(host=target.name, op="stop_replica", deadline_s=60),
-            Step(host=target.name, op="withdraw", args={"image": target.live_name}, deadline_s=60),
-        ]
     shown: dict[str, Arg] = {
         "image": action.base.target_image,
         "point": action.base.target_point,
@@ -101,8 +93,11 @@ def present_recipe(context: Context, action: Present) -> Recipe:
         "boot_id": source.boot_id,
         "import_id": source.volume.import_id,
     }
-    steps.append(Step(host=target.name, op="present_fed", args=shown, deadline_s=300))
-    return tuple(steps)
+    return (
+        Step(host=target.name, op="try_direct_boot", deadline_s=120),
+        *context.engine.take_down(former_plan(source, target)),
+        Step(host=target.name, op="present_fed", args=shown, deadline_s=300),
+    )
 
 
 # -- the feed ---------------------------------------------------------------------------------------------------------

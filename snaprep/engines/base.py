@@ -55,17 +55,25 @@ class SnapshotPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FormerPlan:
+    """What a former replication has left, before there is a new replica."""
+
+    source: str
+    target: str
+    detach: bool  # the source may still have the role of a primary
+    live: str | None  # the former replica's image; None: there is none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreparePlan:
     """What is done before the last round: it takes long, and needs no gate."""
 
     source: str
     target: str
-    target_live: str
+    former: FormerPlan
     target_recv: str
     warm_point: str  # the newest point on the target, for warming its server
     owner: str
-    replace_live: bool  # the target has a replica at that name already
-    detach: bool  # the source still has the role of a former replication
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +150,7 @@ class EngineRecipe(Protocol):
     """The sequences of one engine."""
 
     def snapshot(self, plan: SnapshotPlan) -> Recipe: ...
+    def take_down(self, plan: FormerPlan) -> Recipe: ...
     def prepare(self, plan: PreparePlan) -> Recipe: ...
     def arm(self, plan: CutoverPlan) -> Recipe: ...
     def cutover(self, plan: CutoverPlan) -> Recipe: ...

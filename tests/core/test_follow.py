@@ -19,6 +19,7 @@ from snaprep.core.follow import (
     others_fed,
     taken_marks,
 )
+from snaprep.core.lineage import Base
 from snaprep.core.model import EngineState, Facts, FeedFacts, History, HostFacts, KeptLog, Origin, Policy
 from snaprep.core.report import feed_report
 from snaprep.core.simulated.simulate import names_in, simulate_run
@@ -318,3 +319,26 @@ def test_a_lag_is_told_when_it_is_known() -> None:
     fed_now = replace(waiting, phase="feeding", stored=9, lag_bytes=70, lag_s=0.5, rate_bytes_per_s=3.0)
     shown = feed_report(fed_now)
     assert (shown.lag_bytes, shown.lag_ms, shown.rate_bytes_per_s) == (70, 500, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("role", "replicating", "former", "ends"),
+    [
+        (ImageRole.LIVE, False, True, ["detach", "stop_replica", "withdraw"]),
+        (ImageRole.LIVE, True, False, ["detach"]),
+        (ImageRole.LIVE, False, False, []),
+        (ImageRole.FOREIGN, True, True, ["stop_replica", "withdraw"]),
+    ],
+)
+def test_a_former_replication_is_ended(
+    role: ImageRole,
+    replicating: bool,  # noqa: FBT001
+    former: bool,  # noqa: FBT001
+    ends: list[str],
+) -> None:
+    """Where there was a replica its primary is freed of its role, connected or not; another pair's is left alone."""
+    there = with_live(source(point(1), replicating=replicating), role=role)
+    target = fed(point(1)) if former else received(point(1))
+    base = Base(point(1), "a/db", "b/db.recv", point(1).name, continues=True)
+    (recipe,) = write(Present(roles=AB, base=base), both(there, target), Policy(), "snaprep-model-r-001")
+    assert [step.op for step in recipe] == ["try_direct_boot", *ends, "present_fed"]

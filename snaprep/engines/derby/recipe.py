@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
-from snaprep.engines.base import CutoverPlan, FeedCutoverPlan, PreparePlan, SnapshotPlan, SwitchPlan, TakeOverPlan
+from snaprep.engines.base import (
+    CutoverPlan,
+    FeedCutoverPlan,
+    FormerPlan,
+    PreparePlan,
+    SnapshotPlan,
+    SwitchPlan,
+    TakeOverPlan,
+)
 
 OPENS_S = 75.0  # what is in flight is waited for first, and a shutdown may take a minute on a host under load
 
@@ -33,23 +41,26 @@ def snapshot(plan: SnapshotPlan) -> Recipe:
     return (ready, *flush, freeze, take, thaw)
 
 
+def take_down(plan: FormerPlan) -> Recipe:
+    """End a former replication on both sides. A primary whose replica is gone keeps its role, and looks for it."""
+    detach = (Step(host=plan.source, op="detach", deadline_s=30),) if plan.detach else ()
+    if plan.live is None:
+        return detach
+    return (
+        *detach,
+        Step(host=plan.target, op="stop_replica", deadline_s=60),
+        Step(host=plan.target, op="withdraw", args={"image": plan.live}, deadline_s=60),
+    )
+
+
 def prepare(plan: PreparePlan) -> Recipe:
     """What takes seconds: a former replica taken down, the target's server and the guard warmed."""
-    source, target = plan.source, plan.target
-    steps = []
-    if plan.detach:
-        steps.append(Step(host=source, op="detach", deadline_s=30))
-    if plan.replace_live:
-        steps += [
-            Step(host=target, op="stop_replica", deadline_s=60),
-            Step(host=target, op="withdraw", args={"image": plan.target_live}, deadline_s=60),
-        ]
     warmed: Mapping[str, Arg] = {"image": plan.target_recv, "point": plan.warm_point, "owner": plan.owner}
-    steps += [
-        Step(host=target, op="warm", args=warmed, deadline_s=120),
-        Step(host=source, op="guard_ready", deadline_s=60, beside=True),
-    ]
-    return tuple(steps)
+    return (
+        *take_down(plan.former),
+        Step(host=plan.target, op="warm", args=warmed, deadline_s=120),
+        Step(host=plan.source, op="guard_ready", deadline_s=60, beside=True),
+    )
 
 
 def arm(plan: CutoverPlan) -> Recipe:
