@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from pathlib import Path
 
 from snaprep.agent.host import AgentHost
 from snaprep.agent.steps import gate_open, shown, step
-from snaprep.core.errors import SnaprepError
 from snaprep.engines.base import Quiesced
 from snaprep.engines.derby import tail as log_ends
 from snaprep.engines.derby.tail import LogTail
 
-_CLOSES_S = 5.0  # a server lets go of a database before it has closed the last of its files
-_AGAIN_S = 0.02
+_CLOSES_S = 5.0
 
 
 @step
@@ -75,7 +72,7 @@ def log_append(host: AgentHost, *, tail: LogTail) -> None:
 @step
 def move(host: AgentHost, *, image: str, mountpoint: str) -> None:
     """Mount the image of a database that has just been shut down at another path."""
-    _when_closed(lambda: host.volume.mount(image, mountpoint))
+    _move(host, image, mountpoint)
 
 
 @step
@@ -93,7 +90,7 @@ def step_down(host: AgentHost) -> None:
 @step
 def step_up(host: AgentHost, *, image: str, mountpoint: str) -> None:
     """Take `step_down` back: where clients look, and open."""
-    _when_closed(lambda: host.volume.mount(image, mountpoint))
+    _move(host, image, mountpoint)
     gate_open(host)
 
 
@@ -103,12 +100,8 @@ def gate_keep(host: AgentHost, *, lease_ms: int) -> None:
     host.guard.call("gate_keep", {"lease_ms": lease_ms}, deadline_s=30)
 
 
-def _when_closed(action: Callable[[], None]) -> None:
-    ends_s = time.monotonic() + _CLOSES_S
-    while True:
-        try:
-            return action()
-        except SnaprepError as error:
-            if error.id != "dataset-busy" or time.monotonic() > ends_s:
-                raise
-            time.sleep(_AGAIN_S)
+def _move(host: AgentHost, image: str, mountpoint: str) -> None:
+    """What stands there already may be open."""
+    if host.engine.directory != Path(mountpoint) / host.inside:
+        host.engine.must_close(_CLOSES_S)
+    host.volume.mount(image, mountpoint)

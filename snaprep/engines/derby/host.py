@@ -82,7 +82,14 @@ class DerbyHost:
                 self.replication.stop(deadline_s)
             else:
                 self.halt.shut_down(deadline_s)
-        pid = self.session.server_pid
+        self.must_close(max(0.0, ends - time.monotonic()))
+
+    def must_close(self, deadline_s: float) -> None:
+        """Wait until the server has closed the last file of a database that was shut down: it lets go of it before.
+
+        Raises `database-kept-open`.
+        """
+        ends, pid = time.monotonic() + deadline_s, self.session.server_pid
         while pid is not None and files.holds_open(pid, self.session.directory):
             if time.monotonic() > ends:
                 what = f"the server (pid {pid}) keeps files of {self.session.directory} open"
