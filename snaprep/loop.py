@@ -44,7 +44,8 @@ from snaprep.core.action import (
 )
 from snaprep.core.errors import NobodyServes, SnaprepError, Stopped
 from snaprep.core.estimate import Prediction
-from snaprep.core.model import CutoverTried, Facts, History, Policy
+from snaprep.core.lane import caught_up
+from snaprep.core.model import CutoverTried, Facts, FeedFacts, History, Policy
 from snaprep.core.report import BaseReport, CutoverReport, Forecast, Report, RunState
 from snaprep.core.who import judged
 from snaprep.engines.derby import recipe as derby_recipe
@@ -242,11 +243,15 @@ class Run(Patience):
                 self.feeding = act_feed.begin(context, action)
         try:
             with self.heard(action.roles.source):
-                act_feed.watch(context, action, self.feeding, tell=self._tell_feed, over=lambda: self.control.asked)
+                act_feed.watch(context, action, self.feeding, tell=self._tell_feed, over=self._seen_enough)
         except SnaprepError:
             self.feeding = None
             self._say(feed=None)
             raise
+
+    def _seen_enough(self, feed: FeedFacts) -> bool:
+        """Something else may have to be done than to feed on: what was asked for, or the cutover."""
+        return self.control.asked or (not self.patient and caught_up(feed))
 
     def _feed_cutover(self, context: Context, action: FeedCutover) -> None:
         self._say(

@@ -142,11 +142,16 @@ def feed_recipe(action: Feed, stream: str, *, replication: bool) -> Recipe:
 
 
 def watch(
-    context: Context, action: Feed, feeding: Feeding, *, tell: Callable[[FeedFacts], None], over: Callable[[], bool]
+    context: Context,
+    action: Feed,
+    feeding: Feeding,
+    *,
+    tell: Callable[[FeedFacts], None],
+    over: Callable[[FeedFacts], bool],
 ) -> None:
     """Look how far it is, for a while or until `over`. Raises what ended the feed."""
     until_s = time.monotonic() + LOOK_S
-    while time.monotonic() < until_s and not over():
+    while time.monotonic() < until_s:
         facts = _ask(feeding.source, feeding)
         tell(facts)
         if facts.phase in ("failed", "finished"):
@@ -156,6 +161,8 @@ def watch(
         if not feeding.target.alive:
             raise HostUnreachable("agent-died", f"the agent on {feeding.target.name} is gone")
         _release(context, action.roles.source, feeding, facts)
+        if over(facts):
+            return
         time.sleep(_ASK_S)
 
 

@@ -9,7 +9,7 @@ from snaprep.core.action import Action, Feed, FeedCutover, Hold, Refuse
 from snaprep.core.decide import attached, cannot_start, decide_rebuild
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.follow import decide_follow
-from snaprep.core.model import Facts, History, HostFacts, Policy
+from snaprep.core.model import Facts, FeedFacts, History, Policy
 from snaprep.core.refusals import held_up, overdue, undone
 from snaprep.core.who import who
 
@@ -34,7 +34,7 @@ def decide_lane(facts: Facts, policy: Policy, history: History) -> Action:
     if (failed := undone(facts, policy, history)) is not None:
         return Refuse(error=failed)
     action = decide_follow(facts, policy, history)
-    if not isinstance(action, Feed) or not _caught_up(source):
+    if not isinstance(action, Feed) or not caught_up(source.feed):
         return action
     if policy.hold and not history.release:
         return Hold(reason="held: `snaprep cutover` goes on", pace_s=_PACE_S, p50_ms=USUAL_MS[0], p90_ms=USUAL_MS[1])
@@ -43,8 +43,8 @@ def decide_lane(facts: Facts, policy: Policy, history: History) -> Action:
     return FeedCutover(roles=roles, p50_ms=USUAL_MS[0], p90_ms=USUAL_MS[1])
 
 
-def _caught_up(source: HostFacts) -> bool:
-    feed = source.feed
+def caught_up(feed: FeedFacts | None) -> bool:
+    """A cutover from this feed would not have to wait for it."""
     return feed is not None and feed.phase == "feeding" and feed.stored > 0 and feed.lag_bytes <= CAUGHT_UP_BYTES
 
 

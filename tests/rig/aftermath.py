@@ -81,8 +81,9 @@ def survive_switch(pair: Pair, victim: str, phase: str, *, ending: str = "resume
 
 def nothing_lost(pair: Pair, clients: Workload, source: str, target: str) -> None:
     """Every acknowledged commit is on the source, and the replica holds the same rows. Raises RigError."""
-    lost = check.missing(clients.acked(), pair.served(source).journal)
+    served = pair.served(source)
+    lost = check.missing(clients.acked(), served.journal)
     if lost:
         raise RigError(f"{len(lost)} acknowledged commits are lost, the first is {lost[0]}")
-    if differences := pair.replica_differences(source, target):
+    if differences := pair.replica_differences(source, target, served):
         raise RigError(f"the replica differs: {differences}")

@@ -249,10 +249,13 @@ class Pair:
         """What a dataset of a host holds, read on a clone."""
         return check.digest_of_dataset(self.world[name], dataset or self.bank.dataset, user=USER, password=PASSWORD)
 
-    def replica_differences(self, source: str, target: str) -> list[str]:
-        """What the replica does not hold of the source, when nobody writes: empty as soon as all was shipped."""
+    def replica_differences(self, source: str, target: str, served: Digest | None = None) -> list[str]:
+        """What the replica does not hold of the source, when nobody writes: empty as soon as all was shipped.
+
+        `served`: what was read there since the last client stopped.
+        """
         self.push(source)
-        served = self.served(source)
+        served = served or self.served(source)
         until = time.monotonic() + patience_s(SHIPPED_S)
         while True:
             found = check.differences(served, self.stored(target))

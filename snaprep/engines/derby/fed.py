@@ -18,7 +18,7 @@ from snaprep.engines.derby.client import ClientDied, ClientError, Pending, SqlEr
 from snaprep.engines.derby.log import LogPosition
 from snaprep.engines.derby.peer import Feeding, OutOfStep, PeerLost, PeerRefused
 from snaprep.engines.derby.peer_codec import NotDerby
-from snaprep.engines.derby.session import STEP_S, Session, answer_of, files_told
+from snaprep.engines.derby.session import STEP_S, Session, answer_of, files_told, must_be_free
 
 MODE, SLAVE = "replication.slave.mode", "slavemode"
 NAME = "replication.slave.dbname"
@@ -66,7 +66,7 @@ class FedReplica:
     def boot(self, deadline_s: float = 60) -> None:
         """Boot the copy as a replica and see it listen, without connecting to it. It must not be booted already.
 
-        Raises `replica-not-armed`.
+        Raises `replica-not-armed`, `replication-port-taken`.
         """
         with files_told():
             files.remove_lock_files(self.directory)
@@ -80,20 +80,21 @@ class FedReplica:
         self._pending = self.session.begin(self._connection, str(self.directory), **attributes)
         while not self._listens():
             if time.monotonic() > ends:
-                raise Stopped(
-                    "replica-not-armed", f"the replica does not listen: {answer_of(self._pending)}", hint=_SEE
-                )
+                raise self._not_armed()
             if self._pending.done():
                 # A server that has only just let go of the database refuses for a moment.
                 if not self._refused_for_now():
-                    raise Stopped(
-                        "replica-not-armed", f"the replica does not listen: {answer_of(self._pending)}", hint=_SEE
-                    )
+                    must_be_free(self.port)
+                    raise self._not_armed()
                 time.sleep(_AGAIN_S)
                 self._pending = self.session.begin(self._connection, str(self.directory), **attributes)
             time.sleep(STEP_S)
         with contextlib.suppress(OSError, ValueError):
             sockets.no_delay(self._server(), local_port=self.port)
+
+    def _not_armed(self) -> Stopped:
+        assert self._pending is not None
+        return Stopped("replica-not-armed", f"the replica does not listen: {answer_of(self._pending)}", hint=_SEE)
 
     def _listens(self) -> bool:
         if not sockets.listens(self.port):

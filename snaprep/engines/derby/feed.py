@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaprep.core.errors import CheckFailed, Stopped
-from snaprep.engines.derby import files, log, log_reader
+from snaprep.engines.derby import archive, files, log, log_reader
 from snaprep.engines.derby.fed import FedReplica, peer_told
 from snaprep.engines.derby.log import LogChanged, LogDamaged, LogGone, LogPosition
 from snaprep.engines.derby.log_reader import PIECE_BYTES, LogProof, LogReader, Piece
 from snaprep.engines.derby.peer import Feeding
 
+ROOM_BYTES = 64 << 20  # what a replica writes between two looks, its pages included, and never less
 _NEW_BASE = "a new base is needed: an increment from the newest common snapshot"
 
 
@@ -188,8 +189,12 @@ class FeedTarget:
         return self.replica.directory
 
     def hello(self, deadline_s: float = 60) -> Hello:
-        """Take the replica down if it runs, and say where it is. Raises `replica-not-stopped`, `log-damaged`."""
+        """Take the replica down if it runs, and say where it is.
+
+        Raises `replica-not-stopped`, `log-damaged`, `no-space`.
+        """
         self.stop(deadline_s)
+        self.must_have_room()
         with log_told():
             found = files.read(self._directory)
             _must_be_readable(found)
@@ -220,6 +225,13 @@ class FeedTarget:
         """Hear what the replica asks, at most this long. Raises `replica-lost`."""
         with peer_told():
             self.feeding.attend(timeout_s)
+
+    def must_have_room(self) -> None:
+        """A server whose disk is full may leave anything behind, so it never comes to that. Raises `no-space`."""
+        left = archive.room_bytes(self._directory)
+        if left < ROOM_BYTES:
+            what = f"{left} bytes are left on the filesystem of the replica; below {ROOM_BYTES} it is not fed"
+            raise Stopped("no-space", what, hint="make room there; it goes on where it is")
 
     def stored(self) -> LogPosition:
         """How far the log on the replica's disk goes. Nothing before it is ever needed again from the source."""

@@ -299,6 +299,7 @@ class Player:
             self._target.attend()
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + _REPORT_S
+                self._target.must_have_room()
                 stored, received = self._target.stored().instant, self._target.feeding.sent.instant
                 self._wire.send(_STORED, struct.pack(">QQ", stored, received))
                 self._wire.must_not_be_silent()

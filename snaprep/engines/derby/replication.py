@@ -12,7 +12,7 @@ from snaprep.engines.base import Quiesced
 from snaprep.engines.derby import files, log, sockets
 from snaprep.engines.derby.client import ClientDied, ClientError, Pending, SqlError, SqlTimeout
 from snaprep.engines.derby.halt import Halt
-from snaprep.engines.derby.session import ADMIN, STEP_S, InFlight, Session, answer_of
+from snaprep.engines.derby.session import ADMIN, STEP_S, InFlight, Session, answer_of, must_be_free
 
 _LEAVES_S = 1.0  # a replica whose primary said stop goes by itself, within some 50 ms
 _SEE_REPLICA = "look at the replica's derby.log, and at the way between the two: docs/derby.md"
@@ -73,10 +73,7 @@ class Replication:
 
     def must_be_free(self) -> None:
         """Nobody may hold the port on which a replica will wait. Raises `replication-port-taken`."""
-        port = self.session.spec.listen_port
-        if sockets.listens(port):
-            what = f"process {sockets.listener(port)} listens on port {port}, where the replica has to wait"
-            raise CheckFailed("replication-port-taken", what, hint="end it, or choose another derby.replication.port")
+        must_be_free(self.session.spec.listen_port)
 
     def attach(self, deadline_s: float = 10) -> None:
         """`startMaster`: boots the database and connects to the replica. Nothing may commit until this returns.

@@ -104,6 +104,13 @@ class Session:
         return True
 
 
+def must_be_free(port: int) -> None:
+    """Nobody may hold the port on which a replica will wait. Raises `replication-port-taken`."""
+    if sockets.listens(port):
+        what = f"process {sockets.listener(port)} listens on port {port}, where the replica has to wait"
+        raise CheckFailed("replication-port-taken", what, hint="end it, or choose another derby.replication.port")
+
+
 def answer_of(pending: Pending) -> str:
     """What the boot of a replica, which is answered when its replication ends, has said so far."""
     if not pending.done():
