@@ -271,7 +271,7 @@ def _policy(at: At, root: Root) -> Policy:
         cutover_attempts=rounds.attempts,
         transaction_wait_s=in_transactions.duration_ms("wait", transactions.wait, 0) / 1000,
         transaction_old_s=in_transactions.duration_ms("old", transactions.old, 0) / 1000,
-        archive=feed.archive,
+        archive=feed.archive or None,
         lane=feed.lane,
         floor_bytes=in_rounds.size("floor", rounds.floor),
     )

@@ -114,12 +114,13 @@ wait = "60s"
 old = "5s"
 
 [feed]
-# What a rebuild ships after the base: increments of "pages", or the "log".
-lane = "pages"
+# What a rebuild ships after the base: increments of "pages", the "log", or "auto": pages, unless the log is measured
+# to be clearly better and the primary keeps it, or may come to by what `archive` names.
+lane = "auto"
 # How the primary comes to keep its log, for `snaprep follow` and the log lane: at its next "restart", by a "bounce"
 # (the database is away for a moment), or by a "backup" (Derby's online backup: nobody waits, the database is read and
-# written once more).
-archive = "restart"
+# written once more). Empty: at its next restart, and not at all for "auto".
+archive = ""
 """)
 
 

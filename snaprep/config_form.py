@@ -89,8 +89,8 @@ class Leases(Table):
 
 
 class Feed(Table):
-    lane: Literal["pages", "log"] = "pages"
-    archive: Literal["restart", "bounce", "backup"] = "restart"
+    lane: Literal["auto", "pages", "log"] = "auto"
+    archive: Literal["", "restart", "bounce", "backup"] = ""
 
 
 class Transactions(Table):

@@ -15,12 +15,12 @@ from snaprep.act import cutover as act_cutover
 from snaprep.act import feed as act_feed
 from snaprep.act import ready, settle, ship, switchover, takeover
 from snaprep.act.context import Context, Memory
-from snaprep.act.feed import Feeding
 from snaprep.act.preflight import preflight
 from snaprep.control import Control, Sink
 from snaprep.core.action import (
     Action,
     Adopt,
+    Choose,
     Cutover,
     Done,
     Feed,
@@ -43,24 +43,23 @@ from snaprep.core.action import (
     Verify,
 )
 from snaprep.core.errors import NobodyServes, SnaprepError, Stopped
-from snaprep.core.estimate import Prediction
-from snaprep.core.lane import caught_up
-from snaprep.core.model import CutoverTried, Facts, FeedFacts, History, Policy
-from snaprep.core.report import BaseReport, CutoverReport, Forecast, Report, RunState
+from snaprep.core.estimate import Prediction, bytes_per_s
+from snaprep.core.model import Facts, History, Policy, RoundDone
+from snaprep.core.report import BaseReport, LaneReport, Report, RunState, named_lane
 from snaprep.core.who import judged
-from snaprep.engines.derby import recipe as derby_recipe
+from snaprep.feeding import Feeds
 from snaprep.journal import Journal, earlier, fields_of, told
 from snaprep.observe import observe
-from snaprep.patience import Patience
 from snaprep.session import Session
 
 _FIGURES = re.compile(r"\d+")
+_IN_A_LANE = frozenset({"rebuild", "resume"})
 _STATES = {Seed: RunState.SEEDING, Round: RunState.ROUND, Refresh: RunState.REFRESHING}
 
 Decide = Callable[[Facts, Policy, History], Action]
 
 
-class Run(Patience):
+class Run(Feeds):
     """One run of one verb on a connected session."""
 
     def __init__(
@@ -69,13 +68,16 @@ class Run(Patience):
         memory = Memory(
             history=earlier(journal.entries(), journal.run),
             report=Report(
-                run=journal.run, pair=session.pair.name, verb=verb, started_at=time.time(), journal=str(journal.path)
+                run=journal.run,
+                pair=session.pair.name,
+                verb=verb,
+                lane=named_lane(policy.lane) if verb in _IN_A_LANE else None,
+                started_at=time.time(),
+                journal=str(journal.path),
             ),
         )
         super().__init__(session, policy, sink, memory, control, journal, patient=verb == "follow")
-        self.feeds = self.patient or policy.lane == "log"
         self.resume_hint = "snaprep follow" if self.patient else "snaprep resume"
-        self.feeding: Feeding | None = None
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -146,6 +148,7 @@ class Run(Patience):
             Adopt: self._adopt,
             SetAside: self._set_aside,
             GiveUp: self._give_up,
+            Choose: self._choose,
             Seed: self._ship,
             Round: self._ship,
             Refresh: self._ship,
@@ -184,6 +187,18 @@ class Run(Patience):
         ready.give_up(context, action)
         act_feed.give_up_log(context, action.roles.source)
 
+    def _choose(self, context: Context, action: Choose) -> None:
+        del context  # nothing is done to anybody
+        self.memory.history = replace(self.memory.history, lane=action.lane)
+        self._say(
+            lane=LaneReport(
+                name=action.lane,
+                why=action.why,
+                page_bytes_per_s=action.page_bytes_per_s,
+                log_bytes_per_s=action.log_bytes_per_s,
+            )
+        )
+
     def _verify(self, context: Context, action: Verify) -> None:
         self._say(state=RunState.VERIFYING, reason="")
         shared = settle.shared(context, action.roles)
@@ -195,82 +210,6 @@ class Run(Patience):
         self._say(state=RunState.SETTLING, reason="")
         settle.settle(context, action)
         self.memory.history = replace(self.memory.history, settled=True)
-
-    def _context(self, facts: Facts) -> Context:
-        return Context(
-            pair=self.session.pair,
-            policy=self.policy,
-            session=self.session,
-            engine=derby_recipe,
-            interpreter=self.interpreter,
-            facts=facts,
-            run=self.journal.run,
-            number=self._number,
-            tell=self._tell_round,
-            stop=self.control.stop.is_set,
-        )
-
-    def _number(self) -> int:
-        self.memory.numbers += 1
-        return self.memory.numbers
-
-    # -- the feed -------------------------------------------------------------------------------------------------
-
-    def _keep_log(self, context: Context, action: KeepLog) -> None:
-        self._say(state=RunState.PREPARING, reason=f"having {action.roles.source} keep its log: {action.how}")
-        away_s = act_feed.keep_log(context, action)
-        if away_s:
-            self.sink.note(
-                f"the database of {action.roles.source} was away for {1000 * away_s:.0f} ms: it keeps its log now"
-            )
-
-    def _keep_no_log(self, context: Context, action: KeepNoLog) -> None:
-        self._say(state=RunState.SETTLING, reason="")
-        act_feed.keep_no_log(context, action)
-        self.memory.history = replace(self.memory.history, log_let_go=True)
-
-    def _present(self, context: Context, action: Present) -> None:
-        self._say(state=RunState.PREPARING, reason=f"making the replica on {action.roles.target}")
-        act_feed.present(context, action)
-        base = BaseReport(name=action.base.point.name, guid=action.base.point.guid)
-        self._say(base=base)
-        self.memory.history = replace(self.memory.history, settled=False)
-
-    def _feed(self, context: Context, action: Feed) -> None:
-        """One look's worth of feeding: begun when it is not under way, and left under way."""
-        if self.feeding is None:
-            with self.linked(action.roles.source, action.roles.target):
-                self.feeding = act_feed.begin(context, action)
-        try:
-            with self.heard(action.roles.source):
-                act_feed.watch(context, action, self.feeding, tell=self._tell_feed, over=self._seen_enough)
-        except SnaprepError:
-            self.feeding = None
-            self._say(feed=None)
-            raise
-
-    def _seen_enough(self, feed: FeedFacts) -> bool:
-        """Something else may have to be done than to feed on: what was asked for, or the cutover."""
-        return self.control.asked or (not self.patient and caught_up(feed))
-
-    def _feed_cutover(self, context: Context, action: FeedCutover) -> None:
-        self._say(
-            state=RunState.CUTTING_OVER,
-            reason="clients are cut off until replication is on",
-            forecast=self._forecast(Prediction(action.p50_ms, action.p90_ms, 0)),
-        )
-        self.feeding = None  # it ends in this, well or not
-        with self.heard(action.roles.source):
-            tried, shown = act_feed.cut_over(context, action)
-        self._tried(tried, shown)
-
-    def stop_feeding(self, facts: Facts) -> None:
-        """End a feed in order: something else is to be done, or the run ends."""
-        feeding, self.feeding = self.feeding, None
-        if feeding is not None:
-            why = act_feed.finish(self._context(facts), feeding)
-            if why:
-                self.sink.note(f"the replica was stopped before it had all of the log: {why}")
 
     # -- actions that teach something ----------------------------------------------------------------------------
 
@@ -293,6 +232,7 @@ class Run(Patience):
                 if parcel.resume is not None:
                     memory.history = memory.history.without_token(parcel.resume.token)
                 raise
+        done = self._with_log_rate(context, parcel.sender, done)
         self.journal.append("round", **fields_of(done))
         history = memory.history
         if isinstance(action, Refresh):
@@ -303,6 +243,13 @@ class Run(Patience):
                 act_feed.note_taken(context, parcel.receiver, parcel.sender, done)
             history = replace(history, rounds=(*history.rounds, done))
         memory.history = replace(history, last_round_end_s=time.monotonic())
+
+    def _with_log_rate(self, context: Context, sender: str, done: RoundDone) -> RoundDone:
+        """How fast log was written in the time in which this increment was."""
+        memory, logged = self.memory, context.facts.host(sender).engine.logged_bytes
+        now_s = memory.history.now_s
+        before, memory.logged = memory.logged, (now_s, logged) if logged is not None else None
+        return replace(done, log_bytes_per_s=bytes_per_s(before, now_s, logged))
 
     def _prepare(self, context: Context, action: Prepare) -> None:
         self._say(state=RunState.PREPARING, reason=f"making {action.roles.target} ready; clients go on")
@@ -318,14 +265,6 @@ class Run(Patience):
         with self.linked(action.roles.source, action.roles.target):
             tried, shown = act_cutover.cutover(context, action)
         self._tried(tried, shown)
-
-    def _tried(self, tried: CutoverTried, shown: CutoverReport) -> None:
-        self.journal.append("cutover", **fields_of(tried))
-        self._say(cutover=shown)
-        history = self.memory.history
-        self.memory.history = replace(history, cutovers=(*history.cutovers, tried))
-        if not tried.ok:
-            self.sink.note(f"the cutover was undone after {tried.blocked_ms:.0f} ms: {tried.error}")
 
     def _take_over(self, context: Context, action: TakeOver) -> None:
         self._say(state=RunState.TAKING_OVER, reason=f"{action.target} is made to serve")
@@ -358,11 +297,3 @@ class Run(Patience):
         if action.reason.startswith("waiting") and history.waiting_since_s is None:
             self.memory.history = replace(history, waiting_since_s=time.monotonic())
         self.control.wait(action.pace_s)
-
-    def _forecast(self, prediction: Prediction | None) -> Forecast:
-        return Forecast(
-            budget_ms=self.policy.budget_ms,
-            undo_ms=self.policy.undo_ms,
-            p50_ms=prediction.p50_ms if prediction else None,
-            p90_ms=prediction.p90_ms if prediction else None,
-        )

@@ -45,6 +45,7 @@ class Memory:
     report: Report
     preflown: bool = False  # what a cutover needs was proven by this run
     taken_s: float | None = None  # the sender's clock at this run's newest snapshot
+    logged: tuple[float, int] | None = None  # when the source was last looked at for a round, and its log by then
     numbers: int = 0
     failures: int = 0  # in a row
     failures_in_all: int = 0

@@ -117,26 +117,30 @@ def begin(context: Context, action: Feed) -> Feeding:
     """Start both loops. Raises what the check of the base, or the way between the hosts, says."""
     stream, roles = context.point_name(), action.roles
     try:
-        context.interpreter.must(feed_recipe(action, stream, replication=context.policy.lane == "log"))
+        context.interpreter.must(feed_recipe(context, action, stream))
     except SnaprepError as error:
         _parted(context, action, error)
         raise
     return Feeding(stream, context.session.host(roles.source), context.session.host(roles.target))
 
 
-def feed_recipe(action: Feed, stream: str, *, replication: bool) -> Recipe:
-    """The target expects the feed before the source begins it. `replication`: it may be cut over to."""
+def feed_recipe(context: Context, action: Feed, stream: str) -> Recipe:
+    """The target expects the feed before the source begins it. After a reboot its image is not mounted."""
     origin, roles = action.origin, action.roles
     source_ends, target_ends = (Step(host=host, op="feed_end", deadline_s=30) for host in (roles.source, roles.target))
-    played: Mapping[str, Arg] = {"stream": stream, "replication": replication}
+    played: Mapping[str, Arg] = {"stream": stream, "replication": action.replication}
     sent: Mapping[str, Arg] = {
         "stream": stream,
         "boot_id": origin.boot_id,
         "import_id": origin.import_id,
         "base": origin.position,
     }
+    target = context.facts.host(roles.target)
+    at = {"image": target.live_name, "mountpoint": context.pair.host(target.name).replica_mountpoint}
+    unmounted = target.live is not None and target.live.mounted_at is None
     return (
-        Step(host=roles.target, op="feed_play", args=played, undo=(target_ends,)),
+        *((Step(host=target.name, op="mount", args=at, deadline_s=60),) if unmounted else ()),
+        Step(host=target.name, op="feed_play", args=played, undo=(target_ends,)),
         Step(host=roles.source, op="feed_send", args=sent, deadline_s=60, undo=(source_ends,)),
     )
 

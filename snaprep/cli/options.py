@@ -59,7 +59,10 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--freeze",), {"type": click.Choice(["base", "always", "never"]), "help": "Which snapshots freeze."}),
     (
         ("--lane",),
-        {"type": click.Choice(["pages", "log"]), "help": "What is shipped after the base: increments, or the log."},
+        {
+            "type": click.Choice(["auto", "pages", "log"]),
+            "help": "What is shipped after the base: increments, the log, or what is measured to be better.",
+        },
     ),
     (
         ("--archive",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.lineage import Base
@@ -80,6 +80,18 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choose:
+    """Take this lane from here on, because of what was measured. Touches nothing. Rates are bytes written a second."""
+
+    roles: Roles
+    lane: Literal["pages", "log"]
+    why: str
+    page_bytes_per_s: float | None
+    log_bytes_per_s: float | None
+    final: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeepLog:
     """Have the source log everything and keep its log, in the way that the operator chose."""
 
@@ -111,6 +123,7 @@ class Feed:
 
     roles: Roles
     origin: Origin
+    replication: bool = False  # a primary may take the replica over later
     final: ClassVar[bool] = False
 
 
@@ -229,6 +242,7 @@ Action: TypeAlias = (
     | SetAside
     | Seed
     | Round
+    | Choose
     | KeepLog
     | KeepNoLog
     | Present

@@ -26,7 +26,7 @@ from snaprep.core.action import (
     Verify,
 )
 from snaprep.core.errors import ErrorInfo
-from snaprep.core.estimate import Prediction, predict_cutover, trend
+from snaprep.core.estimate import Prediction, predict_cutover, trend, written_words
 from snaprep.core.model import (
     OPEN_STATES,
     REPLICA_STATES,
@@ -299,7 +299,7 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
     if policy.hold and not history.release:
         return _paced(another, policy, history, "held, and the delta does not fit the budget yet", prediction)
     if direction.kind != "shrinking" or number > policy.rounds_max:
-        return Refuse(error=not_converging(facts, policy, direction))
+        return Refuse(error=not_converging(facts, policy, direction, written_words(history.rounds)))
     return another
 
 

@@ -81,7 +81,7 @@ def _number(value: float, name: str) -> int | float | str:
 class Change:
     """What is new between two samples: the kinds of event that views and `--events` derive from reports."""
 
-    event: Literal["state", "round", "forecast", "serving"]
+    event: Literal["state", "round", "lane", "forecast", "serving"]
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -92,6 +92,8 @@ def changes(before: Report | None, after: Report) -> tuple[Change, ...]:
         found.append(Change("state", {"state": after.state.value, "reason": after.reason}))
     told = {(r.number, r.kind): r.state for r in before.rounds} if before else {}
     found += [Change("round", _object(r)) for r in after.rounds if told.get((r.number, r.kind)) != r.state]
+    if after.lane is not None and (before is None or before.lane != after.lane):
+        found.append(Change("lane", _object(after.lane)))
     if after.forecast is not None and (before is None or before.forecast != after.forecast):
         found.append(Change("forecast", _object(after.forecast)))
     if before is None or before.serving != after.serving:

@@ -17,6 +17,7 @@ RATE_MIN_BYTES = 4 << 20  # shorter rounds measure latency, not the link
 RATE_MIN_S = 0.25
 FIXED_P50_MS = 800.0  # gate, shutdowns, snapshot, arm, attach, open: first guess, until this pair has its own
 FIXED_SHARE = 0.25  # of a cutover at least, however long its delta would take on today's link
+FEED_MS = (700.0, 1500.0)  # P50 and P90 of a cutover from a feed: there is no data to be shipped in it
 SWITCH_FIRST_MS = 700.0  # gate, shutdown, recovery, arm, attach, open: first guess, until this pair has its own
 SPREAD_FIRST = 1.7  # P90 over P50 before anything is measured
 SPREAD_MIN = 1.25
@@ -99,6 +100,28 @@ def _rate_at(hot_bytes: float, seconds: float, delta_bytes: float) -> float:
 
 def _unique(rate: float, hot_bytes: float, seconds: float) -> float:
     return hot_bytes * (1 - math.exp(-rate * seconds / hot_bytes))
+
+
+def bytes_per_s(before: tuple[float, int] | None, now_s: float, count: int | None) -> float | None:
+    """How fast a count has grown since `before`, a time and what it was; None when that cannot be said."""
+    if before is None or count is None or now_s <= before[0] or count < before[1]:
+        return None
+    return (count - before[1]) / (now_s - before[0])
+
+
+def written(rounds: tuple[RoundDone, ...]) -> tuple[float | None, float | None]:
+    """Bytes a second of pages, and of log, as the newest rounds have measured them."""
+    pages = [r.delta_bytes / max(r.dirty_s, 1e-3) for r in rounds if r.dirty_s]
+    log = [r.log_bytes_per_s for r in rounds if r.log_bytes_per_s is not None]
+    return (pages[-1] if pages else None), (log[-1] if log else None)
+
+
+def written_words(rounds: tuple[RoundDone, ...]) -> str:
+    """The same for people; empty when one of them is not known."""
+    pages, log = written(rounds)
+    if pages is None or log is None:
+        return ""
+    return f"increments {pages / 1e6:.1f} MB/s, log {log / 1e6:.1f} MB/s"
 
 
 def unique_bytes(rates_: Rates, seconds: float) -> float:

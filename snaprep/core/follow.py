@@ -84,10 +84,10 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
         return action
     kept = source.engine.kept_log
     if kept is None or kept.since is None:
-        if kept is not None and kept.wanted and not kept.due and policy.archive == "restart":
+        if kept is not None and kept.wanted and not kept.due and _way(policy) == "restart":
             reason = f"waiting for the next restart of {source.name}'s database: from then on it keeps its log"
             return Hold(reason=reason, pace_s=_PACE_S)
-        return KeepLog(roles=roles, how=policy.archive)
+        return KeepLog(roles=roles, how=_way(policy))
     assert source.volume is not None
     assert source.live is not None
     assert target.volume is not None
@@ -103,6 +103,10 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
         if isinstance(shipped, Seed)
         else shipped
     )
+
+
+def _way(policy: Policy) -> str:
+    return policy.archive or "restart"
 
 
 def _ready(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action | None:

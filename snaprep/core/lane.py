@@ -1,27 +1,36 @@
-"""A rebuild in the log lane: after the base the replica is fed, and the feed is cut over to the engine's replication.
+"""A rebuild in either lane. In the log lane, after the base the replica is fed, and the feed is cut over to the
+engine's replication.
 
 Invariant: up to the cutover nobody is kept out, as in `follow`; the cutover ends with the source open, as every other.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from snaprep.core.action import Action, Feed, FeedCutover, Hold, Refuse
+from snaprep.core.choose import choose
 from snaprep.core.decide import attached, cannot_start, decide_rebuild
 from snaprep.core.errors import ErrorInfo
+from snaprep.core.estimate import FEED_MS
 from snaprep.core.follow import decide_follow
 from snaprep.core.model import Facts, FeedFacts, History, Policy
 from snaprep.core.refusals import held_up, overdue, undone
 from snaprep.core.who import who
 
 CAUGHT_UP_BYTES = 4 << 20  # what is fed well within a cutover
-USUAL_MS = (700.0, 1500.0)  # P50 and P90 of a cutover from a feed: there is no data to be shipped in it
 _PACE_S = 1.0
 
 
 def decide_lane(facts: Facts, policy: Policy, history: History) -> Action:
-    """A rebuild in the lane that the policy names; in rounds of pages where the replica cannot be fed."""
-    if policy.lane == "pages" or history.unfeedable:
-        return decide_rebuild(facts, policy, history)
+    """A rebuild in the lane that was named, or chosen; in rounds of pages where the replica cannot be fed."""
+    if "log" in (policy.lane, history.lane) and not history.unfeedable:
+        return _feed_and_cut(facts, policy, history)
+    pages = decide_rebuild(facts, policy, history)
+    return choose(facts, policy, history, pages) if policy.lane == "auto" else pages
+
+
+def _feed_and_cut(facts: Facts, policy: Policy, history: History) -> Action:
     roles = who(facts, policy.source)
     if isinstance(roles, ErrorInfo):
         return Refuse(error=roles)
@@ -34,13 +43,15 @@ def decide_lane(facts: Facts, policy: Policy, history: History) -> Action:
     if (failed := undone(facts, policy, history)) is not None:
         return Refuse(error=failed)
     action = decide_follow(facts, policy, history)
-    if not isinstance(action, Feed) or not caught_up(source.feed):
+    if not isinstance(action, Feed):
         return action
+    if not caught_up(source.feed):
+        return replace(action, replication=True)
     if policy.hold and not history.release:
-        return Hold(reason="held: `snaprep cutover` goes on", pace_s=_PACE_S, p50_ms=USUAL_MS[0], p90_ms=USUAL_MS[1])
+        return Hold(reason="held: `snaprep cutover` goes on", pace_s=_PACE_S, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])
     if reasons := held_up(facts, source.name, policy):
         return _wait(facts, policy, history, reasons)
-    return FeedCutover(roles=roles, p50_ms=USUAL_MS[0], p90_ms=USUAL_MS[1])
+    return FeedCutover(roles=roles, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])
 
 
 def caught_up(feed: FeedFacts | None) -> bool:
@@ -52,4 +63,4 @@ def _wait(facts: Facts, policy: Policy, history: History, reasons: list[str]) ->
     hint = "end them, then `snaprep resume`"
     if (late := overdue(facts, policy, history, reasons, what="the cutover", hint=hint)) is not None:
         return Refuse(error=late)
-    return Hold(reason="waiting: " + "; ".join(reasons), pace_s=_PACE_S, p50_ms=USUAL_MS[0], p90_ms=USUAL_MS[1])
+    return Hold(reason="waiting: " + "; ".join(reasons), pace_s=_PACE_S, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])

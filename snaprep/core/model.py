@@ -115,6 +115,7 @@ class EngineFacts:
     server_pid: int | None = None
     position: int | None = None  # the engine's own order: for Derby the log instant
     position_text: str = ""
+    logged_bytes: int | None = None  # about how much log was written since this agent first looked
     checkpoint: int | None = None
     generation: int | None = None  # stamped in the database; None when it cannot be read without opening it
     replicating: bool = False  # a live connection between primary and replica
@@ -221,8 +222,8 @@ class Policy:
     transaction_wait_s: float = 60.0  # how long a cutover waits for old transactions before it says so and stops
     transaction_old_s: float = 5.0
     floor_bytes: int = 1 << 30  # the source's free space under which the replica is given up
-    lane: Literal["pages", "log"] = "pages"  # what a rebuild ships after the base: increments, or the log
-    archive: Literal["restart", "bounce", "backup"] = "restart"  # how the source comes to keep its log
+    lane: Literal["auto", "pages", "log"] = "auto"  # what a rebuild ships after the base: increments, or the log
+    archive: Literal["restart", "bounce", "backup"] | None = None  # how the source comes to keep its log
     source: str | None = None
     isolate_foreign: bool = False  # the target may set a dataset aside that this pair did not create
 
@@ -249,6 +250,7 @@ class RoundDone:
     dirty_s: float | None
     freeze_ms: float = 0.0
     blocked_ms: float = 0.0
+    log_bytes_per_s: float | None = None  # written since the round before
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,7 @@ class History:
     waiting_since_s: float | None = None  # for old transactions
     release: bool = False  # `snaprep cutover` was said
     abort: bool = False
+    lane: Literal["pages", "log"] | None = None  # what was chosen, where nobody has named one
     unfeedable: bool = False  # the target's engine does not boot a copy so that it can be fed
     failed_tokens: tuple[str, ...] = ()  # of streams that could not be gone on with
     refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done

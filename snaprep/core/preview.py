@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from snaprep.core import decide
+from snaprep.core import choose, decide, follow
 from snaprep.core.action import (
     Action,
     Adopt,
+    Choose,
     Cutover,
+    Feed,
+    FeedCutover,
     GiveUp,
+    KeepLog,
+    KeepNoLog,
     Prepare,
+    Present,
     Refuse,
     Reopen,
     Roles,
@@ -26,7 +32,18 @@ from snaprep.core.action import (
 )
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import FIXED_P50_MS, ROUND_FIXED_S, SPREAD_FIRST, Rates, unique_bytes
-from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy, RoundDone, recv_name
+from snaprep.core.lane import decide_lane
+from snaprep.core.model import (
+    EngineState,
+    Facts,
+    FeedFacts,
+    History,
+    HostFacts,
+    KeptLog,
+    Policy,
+    RoundDone,
+    recv_name,
+)
 from snaprep.core.volume import Image, ImageRole, Point
 
 STEPS_MAX = 100
@@ -43,6 +60,7 @@ class Measured:
     link_bytes_per_s: float
     dirty_bytes_per_s: float
     hot_bytes: float | None = None
+    log_bytes_per_s: float | None = None
     full_bytes: int | None = None
     first_delta_bytes: int | None = None
     freeze_ms: float = 60.0
@@ -74,19 +92,22 @@ def plan_steps(facts: Facts, policy: Policy, measured: Measured) -> tuple[Planne
     policy = replace(policy, hold=False)
     at, steps = _Point(facts=facts, history=History()), list[PlannedStep]()
     while len(steps) < STEPS_MAX:
-        action = decide.decide_rebuild(at.facts, policy, at.history)
+        action = decide_lane(at.facts, policy, at.history)
         step = _cost(action, at, measured)
         steps.append(step)
         if action.final:
             return tuple(steps)
         if not isinstance(action, _EXPECTED):  # it would wait for something that only time or people can change
             break
-        at = _after(at, step)
+        at = _after(at, step, measured)
     what = "the plan does not come to an end: " + "; ".join(type(s.action).__name__ for s in steps[-3:])
     return (*steps, PlannedStep(action=Refuse(error=ErrorInfo("plan-open", what, exit_code=10))))
 
 
-_EXPECTED = (Reopen, Adopt, SetAside, Seed, Round, Prepare, Cutover, Verify, Settle, GiveUp)
+_EXPECTED = (
+    *(Reopen, Adopt, SetAside, Seed, Round, Prepare, Cutover, Verify, Settle, GiveUp),
+    *(Choose, KeepLog, Present, Feed, FeedCutover, KeepNoLog),
+)
 
 
 def _cost(action: Action, at: _Point, measured: Measured) -> PlannedStep:
@@ -108,6 +129,19 @@ def _cost(action: Action, at: _Point, measured: Measured) -> PlannedStep:
             blocked_p50_ms=p50_ms,
             blocked_p90_ms=max(action.p90_ms, SPREAD_FIRST * p50_ms),
         )
+    if isinstance(action, FeedCutover):
+        return PlannedStep(
+            action=action,
+            seconds=action.p50_ms / 1000,
+            blocked_p50_ms=action.p50_ms,
+            blocked_p90_ms=action.p90_ms,
+        )
+    if isinstance(action, Feed):
+        size = int((measured.log_bytes_per_s or 0.0) * (at.since_base_s or 0.0))
+        return PlannedStep(action=action, step_bytes=size, seconds=size / link + PREPARE_S)
+    if isinstance(action, KeepLog):
+        blocked_ms = choose.BOUNCE_MS if action.how == "bounce" else 0.0
+        return PlannedStep(action=action, blocked_p50_ms=blocked_ms, blocked_p90_ms=SPREAD_FIRST * blocked_ms)
     return PlannedStep(action=action, seconds=PREPARE_S if isinstance(action, Prepare) else 0.0)
 
 
@@ -134,7 +168,7 @@ def _delta_bytes(at: _Point, action: Round, measured: Measured) -> int:
     return (live.written_bytes or 0) if live else 0
 
 
-def _after(at: _Point, step: PlannedStep) -> _Point:
+def _after(at: _Point, step: PlannedStep, measured: Measured) -> _Point:
     """The facts and the history as this step would leave them."""
     action, history = step.action, replace(at.history, now_s=at.history.now_s + step.seconds)
     if isinstance(action, Prepare):
@@ -144,7 +178,11 @@ def _after(at: _Point, step: PlannedStep) -> _Point:
     if isinstance(action, Settle):
         return replace(at, history=replace(history, settled=True))
     if isinstance(action, Seed | Round):
-        return _after_shipping(at, action, step, history)
+        return _after_shipping(at, action, step, history, measured)
+    if isinstance(action, Choose):
+        return replace(at, history=replace(history, lane=action.lane))
+    if isinstance(action, KeepNoLog):
+        return replace(at, history=replace(history, log_let_go=True))
     return replace(at, history=history, facts=_changed(at.facts, action))
 
 
@@ -157,7 +195,9 @@ def _prepared(at: _Point, action: Prepare) -> _Point:
     return replace(at, facts=facts, since_base_s=(at.since_base_s or 0.0) + PREPARE_S)
 
 
-def _after_shipping(at: _Point, action: Seed | Round, step: PlannedStep, history: History) -> _Point:
+def _after_shipping(
+    at: _Point, action: Seed | Round, step: PlannedStep, history: History, measured: Measured
+) -> _Point:
     number = len(history.rounds) + 1
     done = RoundDone(
         number=number,
@@ -167,6 +207,7 @@ def _after_shipping(at: _Point, action: Seed | Round, step: PlannedStep, history
         send_s=step.seconds - ROUND_FIXED_S,
         total_s=step.seconds,
         dirty_s=at.since_base_s if isinstance(action, Round) else None,
+        log_bytes_per_s=measured.log_bytes_per_s,
     )
     return _Point(
         facts=_shipped_facts(at.facts, action.roles, Point(f"planned-{number}", (number,), 1 << 62, held=True)),
@@ -181,7 +222,8 @@ def _shipped_facts(facts: Facts, roles: Roles, point: Point) -> Facts:
     assert live is not None
     if recv is None:
         recv = Image(name=recv_name(target.live_name), role=ImageRole.RECV, ours=True)
-    received = replace(recv, points=(*recv.points, point), partial=None)
+    marks = {**recv.properties, **follow.taken_marks(point.guid, source)}
+    received = replace(recv, points=(*recv.points, point), partial=None, properties=marks)
     facts = _with_image(facts, source, replace(live, points=(*live.points, point)))
     return _with_image(facts, target, received)
 
@@ -197,7 +239,14 @@ def _changed(facts: Facts, action: Action) -> Facts:
         return _set_aside(facts, action)
     if isinstance(action, GiveUp):
         return _given_up(facts, action)
-    assert isinstance(action, Cutover)
+    if isinstance(action, KeepLog):
+        return _logging(facts, action)
+    if isinstance(action, Present):
+        return _standing(facts, action)
+    if isinstance(action, Feed):
+        fed = FeedFacts(stream="planned", phase="feeding", since_s=0.0, at_s=0.0, stored=1)
+        return _with_host(facts, replace(facts.host(action.roles.source), feed=fed))
+    assert isinstance(action, Cutover | FeedCutover)
     source, target = facts.host(action.roles.source), facts.host(action.roles.target)
     recv = target.recv
     assert recv is not None
@@ -212,6 +261,35 @@ def _changed(facts: Facts, action: Action) -> Facts:
     facts = _with_host(facts, replace(source, engine=replace(source.engine, replicating=True)))
     attached = replace(target, engine=replace(target.engine, state=EngineState.REPLICA, replicating=True))
     return _with_image(_with_host(facts, attached), attached, live)
+
+
+def _logging(facts: Facts, action: KeepLog) -> Facts:
+    """As if the next restart, where that is waited for, came at once."""
+    source = facts.host(action.roles.source)
+    kept = KeptLog(wanted=True, since=source.engine.position or 0, ours=True)
+    return _with_host(facts, replace(source, engine=replace(source.engine, kept_log=kept)))
+
+
+def _standing(facts: Facts, action: Present) -> Facts:
+    source, target = facts.host(action.roles.source), facts.host(action.roles.target)
+    assert source.volume is not None
+    marks = {
+        "serves": "replica",
+        "generation": str(action.roles.generation),
+        "fed-base": str(source.engine.position or 0),
+        "fed-boot": source.boot_id,
+        "fed-import": source.volume.import_id,
+    }
+    live = Image(
+        name=target.live_name,
+        role=ImageRole.LIVE,
+        ours=True,
+        origin=action.base.target_image,
+        origin_guid=action.base.point.guid,
+        properties=marks,
+    )
+    closed = replace(target.engine, state=EngineState.CLOSED, position=source.engine.position)
+    return _with_image(_with_host(facts, replace(target, engine=closed)), replace(target, engine=closed), live)
 
 
 def _adopted(facts: Facts, action: Adopt) -> Facts:

@@ -33,7 +33,8 @@ def other_pair(facts: Facts, host: HostFacts, owner: str) -> ErrorInfo:
     return error("other-pair", 3, what, facts, hint)
 
 
-def not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
+def not_converging(facts: Facts, policy: Policy, direction: Trend, written: str) -> ErrorInfo:
+    """`written`: how fast, in words; empty when that is not known."""
     needed = f"{direction.needed_ms + policy.undo_ms:.0f} ms" if direction.needed_ms else "not known"
     what = (
         f"{direction.kind.upper()}: rounds no longer shrink enough (last ratio {direction.ratio:.2f}); "
@@ -41,7 +42,12 @@ def not_converging(facts: Facts, policy: Policy, direction: Trend) -> ErrorInfo:
     )
     if direction.needed_bytes_per_s:
         what += f", or {direction.needed_bytes_per_s / 1e6:.1f} MB/s on the way"
-    hint = "a larger --budget, a higher --limit or a faster link, a quieter hour, or --hold to wait for one"
+    if written:
+        what += f"; {written}"
+    hint = (
+        "a larger --budget, a higher --limit or a faster link, the log in place of pages (--lane log), a quieter hour, "
+        "or --hold to wait for one"
+    )
     return error("not-converging", 12, what, facts, hint)
 
 

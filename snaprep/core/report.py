@@ -108,6 +108,21 @@ def feed_report(facts: FeedFacts) -> FeedReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaneReport:
+    """What is shipped after the base, and why. Rates: how fast an increment grows, and the log."""
+
+    name: Literal["pages", "log"]
+    why: str
+    page_bytes_per_s: float | None = None
+    log_bytes_per_s: float | None = None
+
+
+def named_lane(lane: Literal["auto", "pages", "log"]) -> LaneReport | None:
+    """The lane that the operator has named; None when it is to be chosen."""
+    return None if lane == "auto" else LaneReport(name=lane, why="as asked")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BaseReport:
     name: str  # snapshot on the source
     guid: int
@@ -151,6 +166,7 @@ class Report:
     started_at: float | None = None
     elapsed_ms: float = 0.0
     rounds: tuple[RoundReport, ...] = ()
+    lane: LaneReport | None = None  # None: nobody has named one, and nothing was measured yet
     forecast: Forecast | None = None
     cutover: CutoverReport | None = None
     feed: FeedReport | None = None
@@ -213,6 +229,7 @@ class Plan:
     serves: str | None = None
     serving: str = ""
     facts: tuple[Fact, ...] = ()
+    lane: LaneReport | None = None
     steps: tuple[PlanStep, ...] = ()
     forecast: Forecast | None = None
     warnings: tuple[str, ...] = ()

@@ -8,14 +8,20 @@ from dataclasses import dataclass, replace
 from snaprep.act.interpreter import Interpreter
 from snaprep.act.ship import send_flags
 from snaprep.control import Sink
-from snaprep.core import decide, lineage
+from snaprep.core import lineage
 from snaprep.core.action import (
     Action,
     Adopt,
+    Choose,
     Cutover,
     Done,
+    Feed,
+    FeedCutover,
     GiveUp,
+    KeepLog,
+    KeepNoLog,
     Prepare,
+    Present,
     Refuse,
     Reopen,
     Roles,
@@ -25,11 +31,12 @@ from snaprep.core.action import (
     Verify,
 )
 from snaprep.core.errors import ErrorInfo, SnaprepError
-from snaprep.core.estimate import FIXED_P50_MS
+from snaprep.core.estimate import FIXED_P50_MS, bytes_per_s
+from snaprep.core.lane import decide_lane
 from snaprep.core.model import Facts, History, HostFacts, Policy, recv_name
 from snaprep.core.preview import Measured, PlannedStep, plan_steps
 from snaprep.core.recipe import Step
-from snaprep.core.report import Fact, Forecast, Plan, PlanStep
+from snaprep.core.report import Fact, Forecast, LaneReport, Plan, PlanStep, named_lane
 from snaprep.core.spec import Pair
 from snaprep.core.who import serving, who
 from snaprep.journal import Journal, earlier
@@ -59,13 +66,15 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
             serves=source.name if source.engine.server_up else None,
         )
         history = earlier(Journal.open(pair.name).entries())
-        first = decide.decide_rebuild(facts, policy, replace(history, now_s=time.monotonic()))
+        first = decide_lane(facts, policy, replace(history, now_s=time.monotonic()))
         if isinstance(first, Refuse):
             return replace(known, error=first.error, hint=first.error.hint, facts=_facts(source, target, None))
         seen = _look(session, sink, facts, roles)
-    planned = plan_steps(facts, policy, _measured(seen, history))
+    known_rates = seen.dirty_bytes_per_s is not None or isinstance(first, Choose)
+    guided = policy if known_rates or policy.lane != "auto" else replace(policy, lane="pages")
+    planned = plan_steps(facts, guided, _measured(seen, history))
     steps = tuple(shown for s in planned if (shown := _shown(s, seen)) is not None)
-    cut = next((s for s in planned if isinstance(s.action, Cutover)), None)
+    cut = next((s for s in planned if isinstance(s.action, Cutover | FeedCutover)), None)
     forecast = Forecast(
         budget_ms=policy.budget_ms,
         undo_ms=policy.undo_ms,
@@ -77,6 +86,7 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
     return replace(
         known,
         facts=_facts(source, target, seen),
+        lane=_lane(policy, planned, known_rates=known_rates),
         steps=steps,
         forecast=forecast,
         warnings=_warnings(source, target, steps),
@@ -84,6 +94,23 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
         error=error,
         hint="snaprep rebuild" if steps else "nothing to do: the replica is attached",
     )
+
+
+def _lane(policy: Policy, planned: tuple[PlannedStep, ...], *, known_rates: bool) -> LaneReport | None:
+    """The one that was named, or that would be chosen."""
+    chosen = [s.action for s in planned if isinstance(s.action, Choose)]
+    if chosen:
+        last = chosen[-1]
+        return LaneReport(
+            name=last.lane,
+            why=last.why,
+            page_bytes_per_s=last.page_bytes_per_s,
+            log_bytes_per_s=last.log_bytes_per_s,
+        )
+    if policy.lane == "auto" and not known_rates:
+        why = "at first; this filesystem does not say how fast an increment grows, so rounds are measured"
+        return LaneReport(name="pages", why=why)
+    return named_lane(policy.lane)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +131,7 @@ def _measured(seen: _Seen, history: History) -> Measured:
     return Measured(
         link_bytes_per_s=seen.link_bytes_per_s or _LINK_GUESS,
         dirty_bytes_per_s=seen.dirty_bytes_per_s or (seen.log_bytes_per_s or 0.0) * _DIRTY_PER_LOG,
+        log_bytes_per_s=seen.log_bytes_per_s,
         full_bytes=seen.full_bytes,
         first_delta_bytes=seen.increment_bytes,
         cutover_fixed_ms=good[(len(good) - 1) // 2] if good else FIXED_P50_MS,
@@ -128,15 +156,42 @@ def _prepares(action: Action) -> tuple[str, str]:
             return "prepare", f"warm the server on {roles.target}; clients go on"
         case Verify():
             return "verify", "both ends looked at, GUIDs compared"
+        case KeepLog() | Present() | Feed() | KeepNoLog():
+            return _feeds(action)
         case _:
             return "settle", "hold the common snapshot, let older ones go"
+
+
+def _feeds(action: KeepLog | Present | Feed | KeepNoLog) -> tuple[str, str]:
+    """The same, in the log lane."""
+    match action:
+        case KeepLog(roles=roles, how=how):
+            return "keep log", f"{roles.source} keeps its log: {how}"
+        case Present(roles=roles):
+            return "present", f"the replica on {roles.target}, to be fed"
+        case Feed():
+            return "feed", "the log that was written since"
+        case KeepNoLog(roles=roles):
+            return "let go", f"{roles.source} keeps its log no longer"
 
 
 def _shown(step: PlannedStep, seen: _Seen) -> PlanStep | None:
     """One line of the plan; None for what only ends it."""
     action = step.action
-    if isinstance(action, Refuse | Done):
+    if isinstance(action, Refuse | Done | Choose):
         return None
+    if isinstance(action, FeedCutover):
+        return PlanStep(
+            name="cutover",
+            what="gate, last of the log, replication on",
+            step_bytes=None,
+            time_ms=1000 * step.seconds,
+            blocked_ms=step.blocked_p50_ms,
+            effect=_EFFECTS[Cutover],
+        )
+    if isinstance(action, KeepLog) and step.blocked_p50_ms:
+        name, what = _prepares(action)
+        return PlanStep(name=name, what=what, time_ms=None, blocked_ms=step.blocked_p50_ms, effect=_EFFECTS[Cutover])
     if not isinstance(action, Seed | Round | Cutover):
         name, what = _prepares(action)
         return PlanStep(name=name, what=what, time_ms=None)
@@ -201,11 +256,9 @@ def _link_rate(session: Session, sink: Sink, source: str, target: str) -> float 
 
 def _log_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | None:
     """How fast the database writes its log, from two looks."""
-    if before.engine.position is None or after.engine.position is None:
+    if before.engine.logged_bytes is None:
         return None
-    if before.engine.position >> 32 != after.engine.position >> 32:
-        return None  # the log moved on to another file; how long the former one was is not known here
-    return (after.engine.position - before.engine.position) / took_s
+    return bytes_per_s((0.0, before.engine.logged_bytes), took_s, after.engine.logged_bytes)
 
 
 def _dirty_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | None:

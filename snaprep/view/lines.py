@@ -5,8 +5,8 @@ from __future__ import annotations
 from snaprep.core.document import changes
 from snaprep.core.report import Report
 from snaprep.view.console import Writable
-from snaprep.view.run import line, round_line
-from snaprep.view.text import safe
+from snaprep.view.run import lane_words, line, round_line
+from snaprep.view.text import clock, safe
 
 _CADENCE = ((10_000, 1_000), (180_000, 5_000))  # until this time, a line every so often
 _CADENCE_LATER_MS = 30_000
@@ -35,6 +35,8 @@ class Lines:
                     r for r in report.rounds if r.number == change.fields["number"] and r.kind == change.fields["kind"]
                 )
                 self._say(round_line(report, ended))
+        if report.lane is not None and any(c.event == "lane" for c in changed):
+            self._say(safe(f"{clock(report.elapsed_ms)}  lane {lane_words(report.lane)}"))
         told = any(c.event in ("state", "serving") for c in changed)
         if told or due(report.elapsed_ms, self._drawn.elapsed_ms if self._drawn else None):
             self._say(line(report))

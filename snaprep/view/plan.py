@@ -6,6 +6,7 @@ from rich.text import Text
 
 from snaprep.core.report import Plan, PlanStep
 from snaprep.view.error import error_lines
+from snaprep.view.run import lane_words
 from snaprep.view.text import duration, hint, paragraph, paragraphs, safe, size, table
 
 _NUMBERS = frozenset({0, 3, 4, 5})
@@ -15,6 +16,8 @@ def plan_lines(plan: Plan) -> list[Text]:
     lines = [_title(plan), *paragraph("serves", plan.serving)]
     for fact in plan.facts:
         lines += paragraph(fact.label, fact.what)
+    if plan.lane is not None:
+        lines += paragraph("lane", lane_words(plan.lane))
     if plan.steps:
         lines.append(Text(""))
         rows = [_row(number, step) for number, step in enumerate(plan.steps, start=1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from snaprep.core.report import FeedReport, Forecast, Report, RoundReport, RunState
+from snaprep.core.report import FeedReport, Forecast, LaneReport, Report, RoundReport, RunState
 from snaprep.view.text import bar, clock, duration, paragraph, paragraphs, rate, safe, share, size, table
 
 ROUNDS_SHOWN = 10
@@ -25,6 +25,8 @@ def screen(report: Report, silent_s: float = 0.0) -> list[Text]:
         lines += table(heads, rows, frozenset({1, 2, 3, 4, 5, 6}))
         if left_out:
             lines.insert(3, Text(f"  ... {len(left_out)} rounds between"))
+    if report.lane is not None:
+        lines += paragraph("lane", lane_words(report.lane))
     if report.feed is not None:
         lines += paragraph("replica", feed_words(report.feed))
     if report.cutover is not None and report.cutover.ok:
@@ -64,6 +66,11 @@ def round_line(report: Report, done: RoundReport) -> str:
     parts += [f"frozen {duration(done.freeze_ms)}"] if done.freeze_ms is not None else []
     parts += [f"blocked {duration(done.blocked_ms)}"] if done.blocked_ms is not None else []
     return "  ".join(parts)
+
+
+def lane_words(lane: LaneReport) -> str:
+    """Which it is, and why."""
+    return f"{lane.name}: {lane.why}"
 
 
 def feed_words(feed: FeedReport) -> str:

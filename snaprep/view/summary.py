@@ -6,7 +6,7 @@ from rich.text import Text
 
 from snaprep.core.report import Kept, Lost, Report, RunState
 from snaprep.view.error import error_lines
-from snaprep.view.run import state_words
+from snaprep.view.run import lane_words, state_words
 from snaprep.view.text import clock, duration, hint, paragraph, paragraphs, rate, safe, size
 
 
@@ -14,6 +14,7 @@ def summary_lines(report: Report) -> list[Text]:
     lines = [_title(report)]
     lines += paragraph("state", "" if report.final else state_words(report))
     lines += paragraph("moved", _moved(report))
+    lines += paragraph("lane", lane_words(report.lane) if report.lane is not None else "")
     lines += paragraph("clients", _clients(report))
     lines += paragraph("verified", "; ".join(report.verified))
     for lost in report.lost:

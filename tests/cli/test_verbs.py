@@ -179,7 +179,7 @@ def test_events(tmp_path: Path) -> None:
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     kinds = [e["event"] for e in events]
     assert kinds[:2] == ["state", "round"]
-    assert {"state", "round", "progress", "command", "note", "serving"} == set(kinds)
+    assert {"state", "round", "lane", "progress", "command", "note", "serving"} == set(kinds)
     assert all(e["schema"] == "snaprep/1" and e["at"].endswith("Z") for e in events)
     assert "db1$ zfs list" in ended.err
 

@@ -106,7 +106,7 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
     if isinstance(action, Present):
         return (feed.present_recipe(there, action),)
     if isinstance(action, Feed):
-        return (feed.feed_recipe(action, name, replication=policy.lane == "log"),)
+        return (feed.feed_recipe(there, action, name),)
     if isinstance(action, FeedCutover):
         ready = Step(host=action.roles.source, op="gate_prepare", deadline_s=60)
         return (ready,), derby.feed_cutover(feed.cutover_plan(there, action)), ()

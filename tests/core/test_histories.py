@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal, TypeAlias
 
 import pytest
 
@@ -32,6 +33,7 @@ from tests.core.models import SECRET, fresh_world, write
 
 HISTORIES = int(os.environ.get("SNAPREP_HISTORIES", "2000"))
 CHUNK = 50
+Lane: TypeAlias = Literal["auto", "log"]
 KILLS: tuple[Kill, ...] = ("operator", "agent", "guard", "agent and guard", "server", "host", "link", "silence", "heal")
 
 
@@ -46,6 +48,7 @@ class History:
             dirty_bytes_per_s=dice.choice([1e5, 2e6, 3e7]),
             hot_bytes=dice.choice([4e6, 64e6, 5e8]),
             cold_bytes_per_s=dice.choice([0.0, 0.0, 1e6]),
+            log_bytes_per_s=dice.choice([1e4, 1e6, 5e7]),
         )
         self.world = fresh_world(load)
         self.world.link_bytes_per_s = dice.choice([2e6, 2e7, 1e8])
@@ -55,13 +58,16 @@ class History:
             freeze_lease_ms=dice.choice([30, 10_000]),
             hold=False,
             rounds_max=8,
+            archive=dice.choice([None, None, "restart", "bounce", "backup"]),
         )
         self.runs = 0
         self.log: list[str] = []
 
-    def run(self, goal: Goal, faults: tuple[Fault, ...] = (), **more: object) -> Trace:
+    def run(
+        self, goal: Goal, faults: tuple[Fault, ...] = (), lane: Literal["auto", "log"] = "auto", **more: object
+    ) -> Trace:
         self.runs += 1
-        policy = replace(self.policy, lane="log") if goal == "lane" else self.policy
+        policy = replace(self.policy, lane=lane)
         trace = simulate_run(goal, self.world, policy, write, faults, name=f"h{self.runs}", **more)  # type: ignore[arg-type]
         ended = type(trace.final).__name__ if trace.final else trace.error.id if trace.error else "killed"
         self.log.append(f"{goal} {[(f.at, f.kill, f.host) for f in faults]} {more} -> {ended}")
@@ -87,7 +93,7 @@ class History:
             lambda: self.run("refresh", self.faults()),
             lambda: self.run("switchover", self.faults()),
             lambda: self.run("resume", self.faults()),
-            lambda: self.run("lane", self.faults()),
+            lambda: self.run("rebuild", self.faults(), lane="log"),
             lambda: self.run("follow", self.faults(), abort_after=dice.randint(3, 25)),
             lambda: self.run("follow", self.faults(), abort_after=dice.randint(3, 25)),
             lambda: advance(world, dice.choice([0.5, 7.0, 60.0])),

@@ -71,15 +71,15 @@ def test_what_refuses_it() -> None:
 
 def test_the_lane_in_the_model() -> None:
     """The replica is fed, attached, and the log is let go of; killed anywhere, the next run gets there."""
-    done = simulate_run("lane", fresh_world(), LOG, write)
+    done = simulate_run("rebuild", fresh_world(), LOG, write)
     names = names_in(done)
     assert names[-5:] == ["Feed", "FeedCutover", "Verify", "KeepNoLog", "Done"], names
     for at in range(1, len(done.steps) + 2):
         for kill in ("operator", "agent", "agent and guard", "guard", "server", "silence"):
             world = fresh_world()
-            struck = simulate_run("lane", world, LOG, write, (Fault(at, kill),))
+            struck = simulate_run("rebuild", world, LOG, write, (Fault(at, kill),))
             assert struck.broken == [], (at, kill, struck.steps)
             world.link_silent = False
             advance(world, 60)
-            again = simulate_run("lane", world, LOG, write, name="again")
+            again = simulate_run("rebuild", world, LOG, write, name="again")
             assert (again.broken, again.error) == ([], None), (at, kill, again.steps[-5:], again.error)

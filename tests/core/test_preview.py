@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -110,3 +111,27 @@ def test_a_plan_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     last = plan_steps(facts_of(fresh_world()), Policy(), MEASURED)[-1].action
     assert isinstance(last, Refuse)
     assert last.error.id == "plan-open"
+
+
+@pytest.mark.parametrize("archive", ["bounce", "backup"])
+def test_a_plan_in_the_log_lane(archive: Any) -> None:  # noqa: ANN401
+    """The same actions as a run, and what keeping the log, and the cutover from the feed, would block."""
+    policy = Policy(lane="log", archive=archive)
+    measured = replace(MEASURED, log_bytes_per_s=1e6)
+    steps = plan_steps(facts_of(fresh_world()), policy, measured)
+    assert names(steps)[-1] == "Done"
+    done = names_in(simulate_run("rebuild", fresh_world(), policy, write, name="p"))
+    assert list(dict.fromkeys(names(steps))) == list(dict.fromkeys(done))
+    by_name = {type(s.action).__name__: s for s in steps}
+    assert by_name["Feed"].step_bytes == pytest.approx(1e6 * by_name["Seed"].seconds, rel=0.01)
+    assert by_name["FeedCutover"].blocked_p50_ms == 700
+    assert (by_name["KeepLog"].blocked_p50_ms > 0) is (archive == "bounce")
+
+
+def test_a_plan_goes_over_to_the_log() -> None:
+    """Where rounds would not shrink, and the log may come to be kept, as the run would."""
+    measured = replace(MEASURED, dirty_bytes_per_s=40e6, hot_bytes=None, log_bytes_per_s=1e6)
+    planned = names(plan_steps(facts_of(fresh_world()), Policy(archive="bounce"), measured))
+    assert planned[-1] == "Done"
+    assert "Choose" in planned
+    assert "FeedCutover" in planned

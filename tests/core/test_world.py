@@ -169,7 +169,7 @@ def test_letting_go_of_the_newest_common_point_is_noticed() -> None:
 def test_the_whole_story() -> None:
     """Seed, rounds, cutover, refresh, take-over, fail-back from a refreshed base: the words of the design in order."""
     first = simulate_run("rebuild", fresh_world(), POLICY, write)
-    story = ["Adopt", "Seed", "Round", "Prepare", "Cutover", "Verify", "Settle", "Done"]
+    story = ["Adopt", "Seed", "Round", "Choose", "Prepare", "Cutover", "Verify", "Settle", "Done"]
     assert list(dict.fromkeys(names_in(first))) == story
     assert names_in(first)[-6:-3] == ["Prepare", "Round", "Cutover"]
     back = simulate_run("rebuild", failed_over(), POLICY, write, name="back")

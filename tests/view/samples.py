@@ -16,6 +16,7 @@ from snaprep.core.report import (
     HostChecks,
     HostStatus,
     Kept,
+    LaneReport,
     Lost,
     Plan,
     PlanStep,
@@ -46,6 +47,12 @@ ROUNDS = (
     RoundReport(number=2, state="done", sent_bytes=310 * MIB, rate_bytes_per_s=298.0 * MIB, elapsed_ms=1_040),
     RoundReport(number=3, expected_bytes=24 * MIB, sent_bytes=17 * MIB, rate_bytes_per_s=290.0 * MIB, elapsed_ms=59),
 )
+LANE = LaneReport(
+    name="pages",
+    why="increments 11.2 MB/s, log 1.9 MB/s; cutover P90 1430 ms, from a feed 1500 ms",
+    page_bytes_per_s=11.2e6,
+    log_bytes_per_s=1.9e6,
+)
 FORECAST = Forecast(budget_ms=3000, undo_ms=1000, p50_ms=840.4, p90_ms=1430)
 
 RUNNING = Report(
@@ -61,6 +68,7 @@ RUNNING = Report(
     started_at=STARTED_AT,
     elapsed_ms=1_574_000,
     rounds=ROUNDS,
+    lane=LANE,
     forecast=FORECAST,
     base=BaseReport(name="snaprep-bank-002", guid=17_293_822_569_102_704_641, taken_at=STARTED_AT + 1500),
     source_free_bytes=61 * GIB,
@@ -114,6 +122,7 @@ PLAN = Plan(
         Fact(label="link", what="db1 -> db2 direct, 0.8 ms, 310 MiB/s measured"),
         Fact(label="common", what="none: the first send is full"),
     ),
+    lane=LaneReport(name="log", why="as asked"),
     steps=(
         PlanStep(name="freeze", what="one atomic snapshot", time_ms=100, blocked_ms=100, effect="commits wait"),
         PlanStep(name="send", what="full, can be resumed", step_bytes=412 * GIB, time_ms=1_380_000),

@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 SHAPES = (
     report.Report, report.RoundReport, report.Forecast, report.CutoverReport, report.BaseReport, report.Kept,
     report.Lost, report.Plan, report.PlanStep, report.Fact, report.Status, report.HostStatus, report.CheckReport,
-    report.HostChecks, ErrorInfo, Finding, RunInfo,
+    report.HostChecks, report.LaneReport, ErrorInfo, Finding, RunInfo,
 )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ def _engine_facts(world: World, host: HostState) -> EngineFacts:
         server_up=server.up,
         position=content.position,
         position_text=str(content.position),
+        logged_bytes=int(content.work_s * world.load.log_bytes_per_s),
         generation=content.generation or None if opened else None,
         replicating=_replicating(world, host),
         gate_saved=(opened and content.gate) or content.away,

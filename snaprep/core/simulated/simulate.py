@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from snaprep.core import decide
 from snaprep.core.action import (
     Action,
+    Choose,
     Cutover,
     Feed,
     FeedCutover,
@@ -35,6 +35,7 @@ from snaprep.core.action import (
 from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo, SnaprepError
+from snaprep.core.estimate import bytes_per_s
 from snaprep.core.follow import decide_follow, taken_marks
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone, recv_name
@@ -53,15 +54,14 @@ _MOVES_POINTS = frozenset(
     {"destroy_point", "destroy_image", "withdraw", "set_aside", "receive_end", "present", "present_fed", "mark"}
 )
 
-Goal: TypeAlias = Literal["rebuild", "resume", "takeover", "refresh", "switchover", "follow", "lane"]
+Goal: TypeAlias = Literal["rebuild", "resume", "takeover", "refresh", "switchover", "follow"]
 Write: TypeAlias = Callable[[Action, Facts, Policy, str], tuple[Recipe, ...]]
 
 _GOALS: Mapping[Goal, Callable[[Facts, Policy, History], Action]] = {
-    "rebuild": decide.decide_rebuild,
+    "rebuild": decide_lane,
     "resume": decide_resume,
     "refresh": decide_refresh,
     "follow": decide_follow,
-    "lane": decide_lane,
 }
 
 
@@ -90,6 +90,7 @@ class _Run:
     target: str | None = None
     count: int = 0
     taken_s: float | None = None
+    logged: tuple[float, int] | None = None
     failures: int = 0
     newest: dict[str, tuple[int, int]] = field(default_factory=dict)  # host -> (its live image, newest common txg)
 
@@ -197,7 +198,7 @@ def _do(run: _Run, facts: Facts, action: Action, recipes: tuple[Recipe, ...]) ->
     for recipe in recipes:
         results |= _must(run, recipe)
     if isinstance(action, Seed | Round):
-        _learn(run, action, results, world.now_s - began_s)
+        _learn(run, facts, action, results, world.now_s - began_s)
         _note_taken(run, facts, action)
     else:
         trace.history = _after(action, trace.history, world.now_s)
@@ -211,6 +212,8 @@ def _after(action: Action, history: History, now_s: float) -> History:
         return replace(history, prepared_s=now_s)
     if isinstance(action, Verify):
         return replace(history, verified=True)
+    if isinstance(action, Choose):
+        return replace(history, lane=action.lane)
     if isinstance(action, KeepNoLog):
         return replace(history, log_let_go=True)
     if isinstance(action, TakeOver):
@@ -221,7 +224,8 @@ def _after(action: Action, history: History, now_s: float) -> History:
 
 
 def _note_taken(run: _Run, facts: Facts, action: Seed | Round) -> None:
-    if run.goal not in ("follow", "lane") or action.resume is not None:
+    feeds = run.goal == "follow" or "log" in (run.policy.lane, run.trace.history.lane)
+    if not feeds or action.resume is not None:
         return
     source, target = facts.host(action.roles.source), facts.host(action.roles.target)
     marks = taken_marks(run.trace.history.rounds[-1].head_guid, source)
@@ -229,7 +233,7 @@ def _note_taken(run: _Run, facts: Facts, action: Seed | Round) -> None:
     _must(run, (Step(host=target.name, op="mark", args=args),))
 
 
-def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total_s: float) -> None:
+def _learn(run: _Run, facts: Facts, action: Seed | Round, results: Mapping[str, object], total_s: float) -> None:
     if run.world.given_up:
         run.newest.clear()
     run.world.given_up = False
@@ -237,6 +241,8 @@ def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total
     assert isinstance(sent, Mapping)
     assert isinstance(got, Mapping)
     history = run.trace.history
+    before, logged = run.logged, facts.host(action.roles.source).engine.logged_bytes
+    run.logged = (history.now_s, logged) if logged is not None else None
     since_s, run.taken_s = run.taken_s, float(taken["at_s"]) if isinstance(taken, Mapping) else None
     done = RoundDone(
         number=len(history.rounds) + 1,
@@ -246,6 +252,7 @@ def _learn(run: _Run, action: Seed | Round, results: Mapping[str, object], total
         send_s=sent["send_s"],
         total_s=total_s,
         dirty_s=run.taken_s - since_s if run.taken_s and since_s and isinstance(action, Round) else None,
+        log_bytes_per_s=bytes_per_s(before, history.now_s, logged),
     )
     run.trace.history = replace(history, rounds=(*history.rounds, done), last_round_end_s=run.world.now_s)
 

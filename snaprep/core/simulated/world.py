@@ -109,6 +109,7 @@ class Load:
     dirty_bytes_per_s: float = 2e6
     hot_bytes: float = 64e6
     cold_bytes_per_s: float = 0.0  # pages that are never written twice
+    log_bytes_per_s: float = 2e5
 
     def unique_bytes(self, seconds: float) -> int:
         hot = self.hot_bytes * (1 - math.exp(-self.dirty_bytes_per_s * seconds / self.hot_bytes))

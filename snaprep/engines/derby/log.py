@@ -8,6 +8,7 @@ beside a running server sees a prefix of the truth. Encrypted logs cannot be rea
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 import zlib
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Self
 
 HEADER_BYTES = 24
+USUAL_FILE_BYTES = 1 << 20  # Derby closes a file that is longer, unless it was told otherwise
 CHECKSUM_BYTES = 37  # the record that opens a group, framing included
 GROUP_MOST_BYTES = 16 << 20  # held in memory at once; Derby's own are 32 KiB, or one record
 _CHECKSUM_BODY_BYTES = 21
@@ -176,6 +178,21 @@ def bytes_between(directory: Path, a: LogPosition, b: LogPosition) -> int:
         total += file_end(directory, number) - start
         start = HEADER_BYTES
     return total + b.offset - start
+
+
+def written_bytes(directory: Path, a: LogPosition, b: LogPosition) -> int:
+    """About how many bytes of log lie between two positions. Closed files that are gone count as those that are left
+    do; so it is for rates, not for proofs.
+    """
+    if a.file == b.file:
+        return max(0, b.offset - a.offset)
+    sizes = []
+    for number in numbers(directory):
+        if number < b.file:
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(path_of(directory, number).stat().st_size)
+    each = sum(sizes) // len(sizes) if sizes else USUAL_FILE_BYTES
+    return max(0, (b.file - a.file) * each + b.offset - a.offset)
 
 
 def count_commits(directory: Path, since: LogPosition) -> Commits:

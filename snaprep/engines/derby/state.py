@@ -23,13 +23,17 @@ _TRANSACTIONS = (
 
 
 class State:
-    """Looks at one database. Remembers since when it has seen which transaction open: Derby does not say."""
+    """Looks at one database. Remembers since when it has seen which transaction open, which Derby does not say, and
+    how much log was written meanwhile.
+    """
 
     def __init__(self, session: Session, halt: Halt, replication: Replication) -> None:
         self.session = session
         self.halt = halt
         self.replication = replication
         self._seen: dict[str, float] = {}
+        self._end: log.LogPosition | None = None
+        self._logged_bytes = 0
 
     def facts(self, guarded: str = "") -> EngineFacts:
         """What the database is doing, without opening it when nobody has.
@@ -51,6 +55,7 @@ class State:
             server_pid=server_pid,
             position=end.instant,
             position_text=str(end),
+            logged_bytes=self._logged(end),
             database_bytes=files.occupied_bytes(self.session.directory),
             replicating=self.replication.connected,
         )
@@ -60,6 +65,13 @@ class State:
             away = files.is_away(self.session.directory)
             return replace(base, state=EngineState.GATED, gate_saved=True) if away else base
         return self._open_facts(base)
+
+    def _logged(self, end: log.LogPosition) -> int:
+        """Bytes of log since the first look."""
+        if self._end is not None:
+            self._logged_bytes += log.written_bytes(self.session.directory / "log", self._end, end)
+        self._end = end
+        return self._logged_bytes
 
     def _open_facts(self, base: EngineFacts) -> EngineFacts:
         if (
