@@ -26,7 +26,11 @@ PROPERTY = "derby.storage.logArchiveMode"
 _FORMER = "snaprep.archive.former"  # what the mode was before us; its presence says that we switched it on
 _SINCE = "snaprep.archive.since"
 _ABSENT = "(none)"
-_BACKUP = "CALL SYSCS_UTIL.SYSCS_BACKUP_DATABASE_AND_ENABLE_LOG_ARCHIVE_MODE(?, 0)"
+# Without NOWAIT a backup waits for as long as a transaction stays open that has done something without a log.
+_BACKUP = "CALL SYSCS_UTIL.SYSCS_BACKUP_DATABASE_AND_ENABLE_LOG_ARCHIVE_MODE_NOWAIT(?, 0)"
+_COPY = "CALL SYSCS_UTIL.SYSCS_BACKUP_DATABASE_NOWAIT(?)"
+_HELD = "XSRSA"
+_COPIER = "backup"  # a connection of its own: it is busy for as long as the database is large
 _DISABLE = "CALL SYSCS_UTIL.SYSCS_DISABLE_LOG_ARCHIVE_MODE(1)"
 _CALL_S = 30.0
 
@@ -163,18 +167,39 @@ def by_backup(session: Session, folder: Path, deadline_s: float = 24 * 3600) -> 
     """Switch the mode on without a break, by Derby's own online backup into a folder; returns the copy's directory.
 
     The copy is a whole database, a base for a feed. Writers go on, but nothing unlogged (index, import) may run.
-    Raises `archive-failed`: the mode is then as it was.
+    Raises `archive-failed`, `backup-held`: the mode is then as it was.
     """
     with told("archive-failed", "the online backup failed"):
-        name = session.admin()
         _keep_former(session)
-        session.client.execute(name, _BACKUP, [str(folder)], deadline_s=deadline_s)
-    copy = folder / session.directory.name
+    copied = _copied(session, _BACKUP, folder, deadline_s)
     with files_told():
         # The mode went on before the backup began to copy, so from the copy's own end on everything is logged.
-        end = log.log_end(files.log_directory(copy))
+        end = log.log_end(files.log_directory(copied))
     _note(session, end)
-    return copy
+    return copied
+
+
+def copy(session: Session, folder: Path, deadline_s: float = 24 * 3600) -> Path:
+    """The same where the mode is on: Derby's online backup into a folder; returns the copy's directory.
+
+    Raises `archive-failed`, `backup-held`.
+    """
+    return _copied(session, _COPY, folder, deadline_s)
+
+
+def _copied(session: Session, statement: str, folder: Path, deadline_s: float) -> Path:
+    with told("archive-failed", "the online backup failed"):
+        session.connect(_COPIER, _CALL_S)
+        try:
+            session.client.execute(_COPIER, statement, [str(folder)], deadline_s=deadline_s)
+        except SqlError as error:
+            if _HELD not in error.sqlstates:
+                raise
+            what = "the online backup did not begin: a transaction is open that has installed a jar, or written "
+            what += "something without a log (an index, an import), and holds it up until it ends"
+            hint = "end it, then go on; SYSCS_DIAG.TRANSACTION_TABLE shows what is open"
+            raise Stopped("backup-held", what, hint=hint) from error
+    return folder / session.directory.name
 
 
 def _note(session: Session, position: LogPosition | None = None) -> None:

@@ -163,6 +163,16 @@ class DerbyHost:
             archive.ask_for(self.session)
         return 0.0
 
+    def back_up(self, folder: Path) -> None:
+        """Put a copy of the database into a folder while its writers go on. From its end on all log is kept.
+
+        Raises `archive-failed`, `backup-held`.
+        """
+        if archive.confirm(self.session):
+            archive.copy(self.session, folder)
+        else:
+            archive.by_backup(self.session, folder)
+
     def _backup(self) -> None:
         """Derby switches the mode on at work only together with a backup; nobody needs the copy."""
         database = self.session.directory
