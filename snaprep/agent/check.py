@@ -8,7 +8,7 @@ import pwd
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from snaprep.agent import keys, locks, process
@@ -17,12 +17,7 @@ from snaprep.agent.identity import login_user
 from snaprep.core.errors import CheckFailed, SnaprepError
 from snaprep.core.model import Checked, Finding
 
-_PROGRAMS = {
-    "zfs": "zfsutils-linux",
-    "zpool": "zfsutils-linux",
-    "ssh": "openssh-client",
-    "ssh-keygen": "openssh-client",
-}
+_PROGRAMS = {"ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 # Where tools that take snapshots say that they are at work here.
 _TOOL_FILES = (
     "etc/sanoid/sanoid.conf",
@@ -40,7 +35,7 @@ _READ_BYTES = 1 << 16
 
 def look(host: AgentHost, *, as_target: bool, owner: str) -> Checked:
     """A finding for each thing looked at. `owner` is whose the files are on the other side, "user:group"."""
-    found = [*_agent(), *_programs(), *_left(host)]
+    found = [*_agent(), *_programs({**host.volume.programs, **_PROGRAMS}), *_left(host)]
     found += _told(lambda: _storage(host, as_target=as_target))
     found += _told(lambda: host.engine.check(as_target=as_target))
     if as_target:
@@ -79,13 +74,13 @@ def _privilege() -> list[Finding]:
     return []
 
 
-def _programs() -> Iterator[Finding]:
+def _programs(needed: Mapping[str, str]) -> Iterator[Finding]:
     path = process.environment()["PATH"]
-    missing = {program: package for program, package in _PROGRAMS.items() if shutil.which(program, path=path) is None}
+    missing = {program: package for program, package in needed.items() if shutil.which(program, path=path) is None}
     for program, package in missing.items():
         yield Finding("program-missing", "fail", f"there is no {program} on this host", f"install {package}")
     if not missing:
-        yield Finding("programs", "ok", f"{', '.join(_PROGRAMS)} are there")
+        yield Finding("programs", "ok", f"{', '.join(needed)} are there")
 
 
 def _left(host: AgentHost) -> Iterator[Finding]:

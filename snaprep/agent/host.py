@@ -23,6 +23,7 @@ from snaprep.core.perform import MARKS, Rests
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost
 from snaprep.volumes.base import Volume
+from snaprep.volumes.directory import DirectoryVolume
 from snaprep.volumes.zfs import ZfsVolume
 
 
@@ -52,7 +53,7 @@ class AgentHost:
 
     def __init__(self, spec: HostSpec) -> None:
         self.spec = spec
-        self.volume: Volume = ZfsVolume(pair=spec.pair, root=spec.dataset, children=spec.children)
+        self.volume = _volume(spec)
         self.engine = DerbyHost(_with_replica_path(spec))
         self.streams = Streams()
         self.feeds = Feeds(spec.pair, self.streams)
@@ -169,11 +170,11 @@ class AgentHost:
     def tidy(self) -> list[str]:
         """Discard half-received state and keys of runs that are over. Only with the pair's lock."""
         done = []
-        recv = recv_name(self.spec.dataset)
-        found = self.volume.facts().image(recv)
-        if found is not None and found.partial is not None:
-            self.volume.discard_partial(recv)
-            done.append(f"the half-received state of {recv} was discarded")
+        for name in (self.spec.dataset, recv_name(self.spec.dataset)):
+            found = self.volume.facts().image(name)
+            if found is not None and found.partial is not None:
+                self.volume.discard_partial(name)
+                done.append(f"what was copied or received in part for {name} was discarded")
         user, runs = login_user(), pipe.runs_here()
         for run in [run for run, alive in runs.items() if not alive]:
             pipe.clean_run(run)
@@ -204,6 +205,14 @@ def from_spec(spec: HostSpec) -> AgentHost:
     """Raises UsageError for an engine or volume that this version does not have."""
     if spec.engine != "derby":
         raise UsageError("unknown-engine", f"there is no engine {spec.engine}", hint="derby")
-    if spec.volume != "zfs":
-        raise UsageError("unknown-volume", f"there is no volume {spec.volume}", hint="zfs")
     return AgentHost(spec)
+
+
+def _volume(spec: HostSpec) -> Volume:
+    match spec.volume:
+        case "zfs":
+            return ZfsVolume(pair=spec.pair, root=spec.dataset, children=spec.children)
+        case "directory":
+            return DirectoryVolume(pair=spec.pair, root=spec.dataset, beside=spec.replica_mountpoint)
+        case _:
+            raise UsageError("unknown-volume", f"there is no volume {spec.volume}", hint="zfs, directory")

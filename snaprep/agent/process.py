@@ -10,6 +10,7 @@ import collections
 import os
 import shlex
 import subprocess
+import sys
 from dataclasses import dataclass
 from typing import IO
 
@@ -113,3 +114,15 @@ def start(
         )  # fmt: skip
     except FileNotFoundError as error:
         raise CommandMissing(tuple(argv)) from error
+
+
+def own_argv(entry: str, *words: str) -> list[str]:
+    """argv of another Python process that runs `module:function` of this same code with these words.
+
+    A streamed agent's code is in a memory file: the program reads it there, so it has to start while the agent lives.
+    """
+    module, function = entry.split(":")
+    code = next((p for p in sys.path if p.startswith("/proc/self/fd/")), None)
+    paths = [code.replace("self", str(os.getpid()), 1)] if code is not None else [p for p in sys.path if p]
+    start = f"import sys;sys.path[:0]={paths!r};from {module} import {function} as f;f()"
+    return [sys.executable, "-I", "-S", "-c", start, *words]

@@ -36,6 +36,10 @@ def step(function: _Step) -> _Step:
 
 @step
 def snapshot(host: AgentHost, *, image: str, name: str) -> Point:
+    """Take a point, from a copy that the engine makes where the storage has no snapshots."""
+    folder = host.volume.begin_point(image, name)
+    if folder is not None:
+        host.engine.back_up(folder)
     return host.volume.snapshot(image, name)
 
 
@@ -99,14 +103,8 @@ def tail(host: AgentHost, *, image: str, position: int) -> Tail:
 
     It is mounted where no server looks: mounting is also what makes the last writes before a power cut visible.
     """
-    beside = Path(f"{host.spec.mountpoint.rstrip('/')}.look")
-    host.volume.mount(image, str(beside))
-    try:
-        return host.engine.tail(beside / host.inside, position)
-    finally:
-        host.volume.unmount(image)
-        with contextlib.suppress(OSError):
-            beside.rmdir()
+    with host.volume.looked_at(image, Path(f"{host.spec.mountpoint.rstrip('/')}.look")) as place:
+        return host.engine.tail(place / host.inside, position)
 
 
 # -- streams -----------------------------------------------------------------------------------------------------

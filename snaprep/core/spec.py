@@ -33,8 +33,8 @@ class HostSpec:
 
     name: str
     pair: str
-    volume: Literal["zfs"] = "zfs"
-    dataset: str
+    volume: Literal["zfs", "directory"] = "zfs"
+    dataset: str  # the live image's name: a dataset, or the database's directory
     children: tuple[str, ...] = ()
     mountpoint: str  # where the live image is mounted, the same path on both hosts unless configured
     owner: str = ""  # user:group of the database's files by name; empty: as the source has it

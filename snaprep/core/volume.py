@@ -86,7 +86,7 @@ class Image:
 class VolumeFacts:
     """What one host's storage holds for a pair, read in one call."""
 
-    kind: str  # "zfs"
+    kind: str  # "zfs", "directory"
     version: str
     store: str  # pool
     store_guid: int
@@ -95,7 +95,14 @@ class VolumeFacts:
     free_bytes: int
     size_bytes: int
     caps: frozenset[str] = frozenset()  # estimate, resume, bookmarks, origin, large_blocks, compressed, embedded, ...
+    # Of storage without snapshots: copies (a point is a whole copy that the engine makes, and that is sent once: no
+    # increments, no clones), always_there (what is there cannot be kept from being there after a boot).
     images: tuple[Image, ...] = ()  # every image under the configured name and its dotted siblings
+
+    @property
+    def copies(self) -> bool:
+        """Every base is a whole copy, which is gone from the source when the replica stands on it."""
+        return "copies" in self.caps
 
     def image(self, name: str) -> Image | None:
         return next((i for i in self.images if i.name == name), None)

@@ -7,6 +7,7 @@ wire; they take and return the values of `snaprep.core.volume` and raise `Snapre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -17,7 +18,9 @@ from snaprep.core.volume import ImageRole, Point, VolumeFacts
 
 
 class Volume(Protocol):
-    """Snapshot storage of one pair on this host. `image` arguments are names of root datasets."""
+    """Storage of one pair on this host. `image` arguments are names of images: root datasets, directories."""
+
+    programs: Mapping[str, str]  # what it runs, and the packages that have it
 
     def facts(self, *, deadline_s: float = 20) -> VolumeFacts:
         """Everything about the pair's images. Raises `volume-unavailable`, `unknown-dataset`."""
@@ -36,6 +39,9 @@ class Volume(Protocol):
 
     def free_bytes(self) -> int:
         """What could still be written where the images are; cheap enough to watch."""
+
+    def begin_point(self, image: str, name: str) -> Path | None:
+        """Where the engine has to put a whole copy of its own before `snapshot`; None where a snapshot needs none."""
 
     def snapshot(self, image: str, name: str) -> Point:
         """One atomic snapshot of all parts. Raises `no-space`, `unknown-dataset`, `snapshot-exists`."""
@@ -131,6 +137,9 @@ class Volume(Protocol):
 
     def unmount(self, image: str) -> None:
         """Raises `dataset-busy` with the processes that hold it."""
+
+    def looked_at(self, image: str, beside: Path) -> AbstractContextManager[Path]:
+        """Where the content of an image that nobody has open can be read meanwhile; `beside` is a free place for it."""
 
     def set_properties(self, image: str, properties: Mapping[str, str]) -> None:
         """Set `snaprep:*` properties (names without the prefix); an empty value removes."""

@@ -6,23 +6,23 @@ costs: docs/adr/0002-serve-from-a-clone.md. Nothing here ever uses `receive -F`,
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 
 from snaprep.agent.process import CommandFailed
 from snaprep.core.errors import SnaprepError
 from snaprep.core.model import Finding
-from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
+from snaprep.core.volume import ImageRole, Point, VolumeFacts
 from snaprep.volumes import (
+    owner,
     zfs_check,
     zfs_command,
     zfs_facts,
     zfs_guard,
     zfs_look,
     zfs_mounts,
-    zfs_owner,
     zfs_receive,
     zfs_send,
     zfs_stream,
@@ -38,6 +38,8 @@ from snaprep.volumes.zfs_way import Choose, chosen
 
 class ZfsVolume:
     """The images of one pair on this host. `root` is the configured dataset, `children` its parts below it."""
+
+    programs: Mapping[str, str] = MappingProxyType({"zfs": "zfsutils-linux", "zpool": "zfsutils-linux"})
 
     def __init__(self, *, pair: str, root: str, children: Sequence[str] = (), choose: Choose = chosen) -> None:
         self.layout = Layout(pair, root, ("", *sorted(children)))
@@ -85,7 +87,7 @@ class ZfsVolume:
             free_bytes=number_of(reading.rows, names[0], "available") if names else self.free_bytes(),
             size_bytes=parse_size(pool.get("size", "")),
             caps=features.caps,
-            images=tuple(_with_users(image) for image in self.layout.images(names, reading)),
+            images=tuple(zfs_command.with_users(image) for image in self.layout.images(names, reading)),
         )
 
     def check(self, *, mountpoints: Sequence[str], as_target: bool) -> list[Finding]:
@@ -118,6 +120,11 @@ class ZfsVolume:
         return number_of(get(["available"], [self.layout.parent]), self.layout.parent, "available")
 
     # ---- points
+
+    def begin_point(self, image: str, name: str) -> Path | None:
+        """Nothing is copied for a snapshot."""
+        del image, name
+        return None
 
     def snapshot(self, image: str, name: str) -> Point:
         """One atomic snapshot of all parts. Raises `no-space`, `unknown-dataset`, `snapshot-exists`."""
@@ -349,6 +356,10 @@ class ZfsVolume:
         """Unmount what of the image is mounted. Raises `dataset-busy` with the processes that hold it."""
         zfs_command.unmount(image)
 
+    def looked_at(self, image: str, beside: Path) -> AbstractContextManager[Path]:
+        """Mounted there meanwhile."""
+        return zfs_command.mounted(self, image, beside)
+
     def set_properties(self, image: str, properties: Mapping[str, str]) -> None:
         """Set `snaprep:*` properties (names without the prefix); an empty value removes."""
         for name, value in properties.items():
@@ -384,9 +395,4 @@ class ZfsVolume:
         mount = zfs_mounts.of_dataset(zfs_mounts.zfs_mounts(), image)
         if mount is None:
             raise SnaprepError("not-mounted", f"{image} is not mounted")
-        return zfs_owner.chown_tree(mount.path, user, group)
-
-
-def _with_users(image: Image) -> Image:
-    users = zfs_command.users_of(zfs_command.mounts_below(image.name))
-    return dataclasses.replace(image, in_use_by=users) if users else image
+        return owner.chown_tree(mount.path, user, group)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from snaprep.agent.process import CommandFailed, Completed, run
 from snaprep.core.errors import SnaprepError
+from snaprep.core.volume import Image
 from snaprep.volumes import zfs_mounts
+from snaprep.volumes.base import Volume
 from snaprep.volumes.zfs_errors import explain
 from snaprep.volumes.zfs_facts import Rows, parse_get
 
@@ -120,3 +125,21 @@ def mount_parts(image: str, paths: dict[str, str]) -> None:
     if not is_at(paths):
         wrong = ", ".join(f"{name} at {path}" for name, path in paths.items())
         raise SnaprepError("mount-failed", f"after mounting, not all of this is so: {wrong}")
+
+
+def with_users(image: Image) -> Image:
+    """The same with the processes that have something of it open."""
+    users = users_of(mounts_below(image.name))
+    return replace(image, in_use_by=users) if users else image
+
+
+@contextlib.contextmanager
+def mounted(volume: Volume, image: str, at: Path) -> Iterator[Path]:
+    """Have an image mounted at a path for a while."""
+    volume.mount(image, str(at))
+    try:
+        yield at
+    finally:
+        volume.unmount(image)
+        with contextlib.suppress(OSError):
+            at.rmdir()

@@ -8,7 +8,7 @@ import pytest
 
 from snaprep.core.errors import CheckFailed, SnaprepError, UsageError
 from snaprep.core.volume import ImageRole
-from snaprep.volumes import zfs_check, zfs_facts, zfs_features, zfs_guard, zfs_mounts, zfs_owner, zfs_stream
+from snaprep.volumes import owner, zfs_check, zfs_facts, zfs_features, zfs_guard, zfs_mounts, zfs_stream
 from snaprep.volumes.zfs import ZfsVolume
 from snaprep.volumes.zfs_facts import Reading
 from snaprep.volumes.zfs_features import Features
@@ -173,12 +173,12 @@ def test_owners_are_changed_only_where_they_differ(tmp_path: Path) -> None:
     """Files of the tree's owner change hands, others keep theirs; equal numbers cost no walk."""
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "f").write_text("x")
-    assert zfs_owner.chown_tree(str(tmp_path), "root", "root") == 0
+    assert owner.chown_tree(str(tmp_path), "root", "root") == 0
     with pytest.raises(CheckFailed):
-        zfs_owner.chown_tree(str(tmp_path), "no-such-user", "root")
+        owner.chown_tree(str(tmp_path), "no-such-user", "root")
     (tmp_path / "link").symlink_to("/etc/passwd")
     before = Path("/etc/passwd").stat().st_uid
-    assert zfs_owner.chown_tree(str(tmp_path), "nobody", "nogroup") == 4
-    assert zfs_owner.chown_tree(str(tmp_path), "nobody", "nogroup") == 0
+    assert owner.chown_tree(str(tmp_path), "nobody", "nogroup") == 4
+    assert owner.chown_tree(str(tmp_path), "nobody", "nogroup") == 0
     assert (tmp_path / "d" / "f").owner() == "nobody"
     assert Path("/etc/passwd").stat().st_uid == before
