@@ -144,6 +144,10 @@ def _reach(tables: _HostTables) -> Reach:
 def _host_spec(tables: _HostTables, other: _HostTables, root: Root, folder: Path) -> HostSpec:
     here, host = tables.at, tables.table
     derby = _derby_spec(tables, other, folder)
+    if root.volume == "directory":
+        return _directory_spec(tables, root, derby)
+    if not host.dataset:
+        here.fail("dataset", "is missing", "`snaprep init -` prints an example", "config-missing-key")
     mountpoint = here.directory("mountpoint", host.mountpoint or str(Path(derby.database).parent))
     if not derby.database.startswith(mountpoint.rstrip("/") + "/"):
         what = f"{derby.database} does not lie under {mountpoint}"
@@ -159,6 +163,34 @@ def _host_spec(tables: _HostTables, other: _HostTables, root: Root, folder: Path
         engine=root.engine,
         derby=derby,
     )
+
+
+def _directory_spec(tables: _HostTables, root: Root, derby: DerbySpec) -> HostSpec:
+    """The image is the database's own directory: nothing else is renamed with it."""
+    here, host = tables.at, tables.table
+    for key, value in (("dataset", host.dataset), ("children", host.children), ("mountpoint", host.mountpoint)):
+        if value:
+            what = 'has no meaning with volume = "directory": the database\'s own directory is what is copied'
+            here.fail(key, what, "leave it out", "config-volume")
+    return HostSpec(
+        name=tables.name,
+        pair=root.pair,
+        volume=root.volume,
+        dataset=derby.database,
+        mountpoint=derby.database,
+        owner=here.matching("owner", host.owner, _OWNER, "user or user:group by name"),
+        engine=root.engine,
+        derby=derby,
+    )
+
+
+def _without_snapshots(at: At, root: Root) -> Policy:
+    """What goes without being said where there are no snapshots. Raises UsageError for what is said and cannot be."""
+    for table, key, said, only in (("feed", "lane", root.feed, "log"), ("rounds", "freeze", root.rounds, "never")):
+        if said.get(key, only) not in (only, "auto"):
+            what = f'{said[key]!r} needs snapshots, and volume = "directory" has none'
+            at.into(table).fail(key, what, f'leave it out, or "{only}"', "config-volume")
+    return Policy(lane="log", freeze="never", archive="backup")
 
 
 def _dataset(here: At, key: str, name: str) -> str:
@@ -259,10 +291,11 @@ def _policy(at: At, root: Root) -> Policy:
     for key, value in (("max", rounds.max), ("attempts", rounds.attempts)):
         if value < 1:
             in_rounds.fail(key, f"{value} is less than 1")
+    fixed = _without_snapshots(at, root) if root.volume == "directory" else None
     policy = Policy(
         budget_ms=in_rounds.duration_ms("budget", rounds.budget),
         undo_ms=in_rounds.duration_ms("undo", rounds.undo),
-        freeze=rounds.freeze,
+        freeze=fixed.freeze if fixed else rounds.freeze,
         freeze_lease_ms=in_leases.duration_ms("freeze", leases.freeze, 1000),
         gate_lease_ms=in_leases.duration_ms("gate", leases.gate) if leases.gate else None,
         limit_bytes_per_s=in_rounds.rate("limit", rounds.limit),
@@ -271,8 +304,8 @@ def _policy(at: At, root: Root) -> Policy:
         cutover_attempts=rounds.attempts,
         transaction_wait_s=in_transactions.duration_ms("wait", transactions.wait, 0) / 1000,
         transaction_old_s=in_transactions.duration_ms("old", transactions.old, 0) / 1000,
-        archive=feed.archive or None,
-        lane=feed.lane,
+        archive=feed.archive or (fixed.archive if fixed else None),
+        lane=fixed.lane if fixed else feed.lane,
         floor_bytes=in_rounds.size("floor", rounds.floor),
     )
     check_policy(policy, at)

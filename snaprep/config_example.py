@@ -13,7 +13,8 @@ _TEXT = Template("""\
 pair = $pair
 # The database engine.
 engine = "derby"
-# The snapshot storage.
+# The storage: "zfs", or "directory" on hosts without it. Then every base is a whole copy, made by Derby's online backup
+# of the database's own directory: leave out below what names datasets (dataset, children, mountpoint), freeze and lane.
 volume = "zfs"
 # Send the data through this machine when the hosts cannot reach each other by SSH.
 relay = false

@@ -29,7 +29,7 @@ class Root(Table):
     pair: str
     hosts: dict[str, dict[str, Any]]
     engine: Literal["derby"] = "derby"
-    volume: Literal["zfs"] = "zfs"
+    volume: Literal["zfs", "directory"] = "zfs"
     relay: bool = False
     derby: dict[str, Any] = {}
     rounds: dict[str, Any] = {}
@@ -40,7 +40,7 @@ class Root(Table):
 
 class Host(Table):
     ssh: str
-    dataset: str
+    dataset: str = ""
     become: Literal["", "sudo"] = ""
     python: str = "python3"
     children: tuple[str, ...] = ()

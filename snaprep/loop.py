@@ -202,7 +202,7 @@ class Run(Feeds):
     def _verify(self, context: Context, action: Verify) -> None:
         self._say(state=RunState.VERIFYING, reason="")
         shared = settle.shared(context, action.roles)
-        base = BaseReport(name=shared.point.name, guid=shared.point.guid)
+        base = BaseReport(name=shared.point.name, guid=shared.point.guid) if shared is not None else None
         self._say(verified=settle.verify(context, action), base=base)
         self.memory.history = replace(self.memory.history, verified=True)
 

@@ -217,3 +217,40 @@ def test_units() -> None:
     for wrong in ("50 MB", "50/s", "0 MB/s", "50 MB/h"):
         with pytest.raises(ValueError, match=r"rate|nothing"):
             parse_rate(wrong)
+
+
+PLAIN = 'volume = "directory"\n' + SMALL.replace('dataset = "tank/bank"\n', "")
+
+
+def test_a_directory_is_the_databases_own() -> None:
+    """Without datasets the image is the database's directory; the lane is the log's, and nothing is frozen."""
+    pair, policy = parse(PLAIN)
+    one = pair.hosts[0]
+    assert (one.volume, one.dataset, one.mountpoint) == ("directory", "/srv/bank/db", "/srv/bank/db")
+    assert one.replica_mountpoint == "/srv/bank/db.replica"
+    assert policy == Policy(lane="log", freeze="never", archive="backup")
+    assert parse(PLAIN + '[rounds]\nfreeze = "never"\n[feed]\nlane = "log"\n')[1] == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (PLAIN.replace('ssh = "db1"\n', 'ssh = "db1"\ndataset = "tank/bank"\n'), "hosts.db1.dataset"),
+        (PLAIN.replace('ssh = "db1"\n', 'ssh = "db1"\nmountpoint = "/srv/bank"\n'), "hosts.db1.mountpoint"),
+        (PLAIN.replace('ssh = "db1"\n', 'ssh = "db1"\nchildren = ["log"]\n'), "hosts.db1.children"),
+        (PLAIN + '[feed]\nlane = "pages"\n', "feed.lane"),
+        (PLAIN + '[rounds]\nfreeze = "base"\n', "rounds.freeze"),
+    ],
+)
+def test_what_needs_snapshots_is_refused(text: str, path: str) -> None:
+    """What names datasets or needs snapshots is refused beside a directory, by its path."""
+    error = refused(text)
+    assert error.id == "config-volume"
+    assert f": {path}: " in error.info.what
+
+
+def test_a_dataset_is_needed_otherwise() -> None:
+    """On ZFS every host's dataset has to be said."""
+    error = refused(SMALL.replace('dataset = "tank/bank"\n', "", 1))
+    assert error.id == "config-missing-key"
+    assert ": hosts.db1.dataset: " in error.info.what

@@ -21,19 +21,17 @@ def verify(context: Context, action: Verify) -> tuple[str, ...]:
             hint="`snaprep rebuild` attaches it again",
         )
     base = shared(context, action.roles)
-    return (
-        f"{target.name} replays what {source.name} sends",
-        f"both hold {base.point.name} (guid {base.point.guid})",
-    )
+    follows = f"{target.name} replays what {source.name} sends"
+    return (follows,) if base is None else (follows, f"both hold {base.point.name} (guid {base.point.guid})")
 
 
-def shared(context: Context, roles: Roles) -> Base:
-    """The newest common point. Raises `no-common-base`."""
+def shared(context: Context, roles: Roles) -> Base | None:
+    """The newest common point; None where every base is a whole copy. Raises `no-common-base`."""
     source, target = context.facts.host(roles.source), context.facts.host(roles.target)
     base = None
     if source.volume is not None and source.live is not None and target.volume is not None:
         base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
-    if base is None:
+    if base is None and not (source.volume is not None and source.volume.copies):
         raise VerifyFailed("no-common-base", "the two sides share no snapshot", hint="`snaprep rebuild` makes one")
     return base
 

@@ -116,6 +116,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         freeze=shipment.freeze,
         flush=shipment.report.kind != "refresh",
         freeze_lease_ms=context.policy.freeze_lease_ms,
+        copies=sender.volume is not None and sender.volume.copies,
     )
     guids: Arg = _head(context, shipment).guids if shipment.resume else Ref("snapshot", "guids")
     # What goes on with a stream must not begin before the other side has looked at what it has of it.

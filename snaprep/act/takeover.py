@@ -30,9 +30,15 @@ def question(facts: Facts, action: TakeOver) -> TakeOverQuestion:
         loss.append(f"what is missing stays on {other.name}, is counted and set aside by the next rebuild")
     not_fenced = []
     if other.error:
+        stays = target.volume is not None and "always_there" in target.volume.caps
         not_fenced.append(
             f"{other.name} could not be looked at ({other.error.what}): if it lives behind a broken network, its "
-            "clients may still write there; its dataset is not mounted at its next boot"
+            "clients may still write there; "
+            + (
+                "and after its next boot its server opens the database for the first client that asks: keep it down"
+                if stays
+                else "its dataset is not mounted at its next boot"
+            )
         )
     elif other.engine.state not in OPEN_STATES and other.engine.server_up:
         not_fenced.append(f"{other.name} answers: its database is unmounted before {target.name} is promoted")

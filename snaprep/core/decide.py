@@ -60,6 +60,9 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
         return Refuse(error=error("aborted", 11, "the run was ended as asked; nothing was cut over", facts))
     if attached(source, target) and _share(source, target):
         return _finish(roles, source, history)
+    if source.volume is not None and source.volume.copies:
+        what = f"{source.name} has no snapshots to ship increments of, and the replica cannot be fed its log"
+        return Refuse(error=error("no-increments", 3, what, facts, "see `snaprep check` for what the server lacks"))
     if (action := make_ready(facts, roles, policy, history)) is not None:
         return action
     return _ship_or_cut(facts, roles, policy, history)
@@ -83,11 +86,14 @@ def attached(source: HostFacts, target: HostFacts) -> bool:
 
 
 def _share(source: HostFacts, target: HostFacts) -> bool:
-    """The running replica and its primary have a point in common; without one it is not finished, see `GiveUp`."""
+    """The running replica and its primary have a point in common; without one it is not finished, see `GiveUp`.
+
+    Where every base is a whole copy they never have.
+    """
     assert source.volume is not None
     assert target.volume is not None
     live = target.live
-    return (
+    return source.volume.copies or (
         live is not None
         and lineage.common_base(target.volume, live, source.volume, recv_name(source.live_name)) is not None
     )
@@ -129,7 +135,7 @@ def stand_wrong(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | 
     """One of the databases is not where, or not what, it has to be."""
     if source.live is None:
         what = f"{source.live_name} does not exist on {source.name}"
-        hint = f"compare `dataset` in snaprep.toml with `zfs list` on {source.name}"
+        hint = f"compare snaprep.toml with what is on {source.name}"
         return Refuse(error=error("unknown-dataset", 3, what, facts, hint))
     if not source.stands_at_path and source.engine.state not in REPLICA_STATES:
         what = f"{source.live_name} on {source.name} is not mounted where clients look, so no client finds it"
@@ -272,12 +278,26 @@ def seed_or_round(facts: Facts, roles: Roles, policy: Policy, history: History) 
     if resume is not None and resume.token in history.failed_tokens:
         resume = None
     if base is None:
+        if (full := _no_room_for_copy(facts, source, policy)) is not None:
+            return full
         needed = source.live.referenced_bytes - (resume.received_bytes if resume else 0)
         if needed > target.volume.free_bytes:
             what = f"a full copy needs {needed} bytes; {target.name} has {target.volume.free_bytes} free"
             return Refuse(error=error("target-full", 3, what, facts, f"free space in pool {target.volume.store}"))
         return Seed(roles=roles, freeze=policy.freeze != "never", expected_bytes=needed, resume=resume)
     return Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number, resume=resume)
+
+
+def _no_room_for_copy(facts: Facts, source: HostFacts, policy: Policy) -> Refuse | None:
+    """Where a base is a whole copy the source has to hold it for as long as it is sent. A former one makes room."""
+    volume, live = source.volume, source.live
+    assert volume is not None
+    assert live is not None
+    needed, free = live.referenced_bytes + policy.floor_bytes, volume.free_bytes + live.pinned_bytes
+    if not volume.copies or free >= needed:
+        return None
+    what = f"a copy of the database and the floor need {needed} bytes; {source.name} has {free} free"
+    return Refuse(error=error("no-space", 3, what, facts, f"free space on {volume.store}, or lower rounds.floor"))
 
 
 def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action:

@@ -11,8 +11,21 @@ import hashlib
 from collections.abc import Mapping
 
 from snaprep.core import lineage
-from snaprep.core.action import Action, Feed, Hold, KeepLog, Present, Refuse, Reopen, Roles, Seed, Settle
-from snaprep.core.decide import cannot_follow, make_ready, make_room, seed_or_round, too_full
+from snaprep.core.action import (
+    Action,
+    Feed,
+    Hold,
+    KeepLog,
+    Present,
+    Refuse,
+    Reopen,
+    Roles,
+    Round,
+    Seed,
+    SetAside,
+    Settle,
+)
+from snaprep.core.decide import cannot_follow, free_name, make_ready, make_room, seed_or_round, too_full
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import (
     OPEN_STATES,
@@ -83,18 +96,23 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
     if (action := _ready(facts, roles, policy, history)) is not None:
         return action
     kept = source.engine.kept_log
-    if kept is None or kept.since is None:
+    assert source.volume is not None
+    # Where the base is a backup, it is also what switches the mode on.
+    if (kept is None or kept.since is None) and not (source.volume.copies and _way(policy) == "backup"):
         if kept is not None and kept.wanted and not kept.due and _way(policy) == "restart":
             reason = f"waiting for the next restart of {source.name}'s database: from then on it keeps its log"
             return Hold(reason=reason, pace_s=_PACE_S)
         return KeepLog(roles=roles, how=_way(policy))
-    assert source.volume is not None
     assert source.live is not None
     assert target.volume is not None
     base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
     if base is not None and _is_fresh(source, target) and not _stood_already(target):
         return Present(roles=roles, base=base)
     shipped = seed_or_round(facts, roles, policy, history)
+    if isinstance(shipped, Round) and source.volume.copies:
+        aside = free_name(target, f"{target.live_name}.old")
+        why = "a copy from another life of the source is no base"
+        return SetAside(roles=roles, image=shipped.base.target_image, to=aside, why=why)
     # A base taken at work is as good: what is open in it is in the log that follows.
     return (
         Seed(

@@ -52,6 +52,7 @@ class SnapshotPlan:
         bool  # write dirty pages out first, so that increments carry what was written, not what happens to be flushed
     )
     freeze_lease_ms: int
+    copies: bool = False  # the storage has no snapshots: the engine copies itself, at work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,9 @@ def verify(pair: Pair, policy: Policy, sink: Sink, *, deep: bool) -> Report:
 def _compare(context: Context, roles: Roles) -> tuple[str, ...]:
     """Boot a throw-away clone of the common point on both hosts; compare every row of every table by digest."""
     base = settle.shared(context, roles)
+    if base is None:
+        what = "the rows cannot be compared: there is no common point, because a plain directory keeps none"
+        raise VerifyFailed("no-common-base", what, hint="compare them by queries while nobody writes")
     looked = {}
     for host, image, point in (
         (roles.source, base.source_image, base.point.name),

@@ -61,8 +61,7 @@ def create_bank(
     host.zfs("create", *options, dataset)
     if host.zfs("get", "-Hp", "-o", "value", "mounted", dataset) != "yes":
         host.zfs("mount", dataset)
-    _copy_in(host, built, mountpoint)
-    host.run(["chown", f"{DERBY_USER}:{DERBY_USER}", mountpoint])
+    fill(host, built, mountpoint)
     return bank_of(size_mb, dataset, mountpoint)
 
 
@@ -84,7 +83,9 @@ def build(size_mb: int) -> Path:
     return ready
 
 
-def _copy_in(host: Host, built: Path, mountpoint: str) -> None:
+def fill(host: Host, built: Path, mountpoint: str) -> None:
+    """Copies what `build` made into a directory of the host, and gives this to the server's user."""
+    host.run(["chown", f"{DERBY_USER}:{DERBY_USER}", mountpoint])
     owner = [f"--owner={host.derby_uid}", f"--group={host.derby_uid}"]
     packing = subprocess.Popen(
         ["tar", "-C", str(built), *owner, "-cf", "-", DATABASE], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL

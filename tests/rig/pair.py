@@ -129,6 +129,8 @@ class Running:
 class Pair:
     """`bank` is in the same place on both hosts; which of them serves is nowhere written."""
 
+    volume = "zfs"
+
     def __init__(
         self,
         world: World,
@@ -150,13 +152,18 @@ class Pair:
         self.config = self.home / f"snaprep-{name}.toml"
         self.config.write_text(self.toml(changes or {}))
 
+    @property
+    def stands_in(self) -> Mapping[str, str]:
+        """What each host's table says of its storage."""
+        return {"dataset": self.bank.dataset}
+
     def toml(self, changes: Mapping[str, Mapping[str, Any]]) -> str:
         """The configuration, with the tables in `changes` laid over it."""
         one, two = self.names
         tables: dict[str, dict[str, Any]] = {}
         for name, other in ((one, two), (two, one)):
             address = self.world.address(name, seen_from=other)
-            tables[f"hosts.{name}"] = {"ssh": name, "dataset": self.bank.dataset, "address": address}
+            tables[f"hosts.{name}"] = {"ssh": name, "address": address, **self.stands_in}
         tables["derby"] = {
             "database": self.bank.path,
             "user": USER,
@@ -165,7 +172,7 @@ class Pair:
         tables["rounds"] = {"floor": "100 MiB", **self.world.rounds}
         for name, values in changes.items():
             tables.setdefault(name, {}).update(values)
-        lines = [f'pair = "{self.name}"']
+        lines = [f'pair = "{self.name}"', f'volume = "{self.volume}"']
         for name, values in tables.items():
             lines += [
                 f"[{name}]",

@@ -23,11 +23,17 @@ from snaprep.engines.base import (
     TakeOverPlan,
 )
 
+BACKUP_S = 24 * 3600.0  # it reads all of the database and writes it; its writers go on
 OPENS_S = 75.0  # what is in flight is waited for first, and a shutdown may take a minute on a host under load
 
 
 def snapshot(plan: SnapshotPlan) -> Recipe:
     """One snapshot named `plan.point`; its result is under the key `snapshot`."""
+    if plan.copies:
+        named = {"image": plan.image, "point": plan.point}
+        gone = Step(host=plan.source, op="destroy_point", args=named, deadline_s=600)
+        copy: Mapping[str, Arg] = {"image": plan.image, "name": plan.point}
+        return (Step(host=plan.source, op="snapshot", args=copy, deadline_s=BACKUP_S, undo=(gone,)),)
     take = Step(host=plan.source, op="snapshot", args={"image": plan.image, "name": plan.point}, beside=not plan.freeze)
     flush = (Step(host=plan.source, op="checkpoint", deadline_s=120, beside=True),) if plan.flush else ()
     if not plan.freeze:

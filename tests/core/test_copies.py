@@ -1,0 +1,82 @@
+"""Storage without snapshots, as its caps say: whole copies, a feed, and nothing that needs a common base."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from snaprep.core.action import Feed, KeepLog, Present, Refuse, Seed, SetAside, Settle, Verify
+from snaprep.core.decide import decide_rebuild
+from snaprep.core.follow import decide_follow
+from snaprep.core.lane import decide_lane
+from snaprep.core.model import Facts, History, HostFacts, KeptLog, Policy
+from snaprep.core.volume import ImageRole
+from tests.core.facts import GIB, attached, both, empty, image, point, with_live, with_volume
+from tests.core.test_follow import SETTLED, fed, received, source
+
+COPIES = frozenset({"copies", "always_there"})
+LOG = Policy(lane="log", freeze="never")
+
+
+def plain(facts: Facts) -> Facts:
+    """The same on hosts without snapshots."""
+    return both(*(with_volume(host, caps=COPIES) for host in facts.hosts))
+
+
+def decided(*hosts: HostFacts, history: History = SETTLED, **policy: Any) -> object:  # noqa: ANN401
+    return decide_follow(plain(both(*hosts)), replace(LOG, **policy), history)
+
+
+def refusal(found: object) -> str:
+    assert isinstance(found, Refuse)
+    return found.error.id
+
+
+def standing() -> HostFacts:
+    """A replica into which its copy was made: there is nothing else on its host."""
+    return with_live(with_volume(fed(), images=tuple(i for i in fed().volume.images if i.name == "b/db")))  # type: ignore[union-attr]
+
+
+def test_a_copy_then_a_replica_then_the_feed() -> None:
+    """A whole copy, unfrozen; it becomes the replica; the source's copy goes; the feed."""
+    seed = decided(source(), empty("b"))
+    assert isinstance(seed, Seed)
+    assert (seed.freeze, seed.expected_bytes) == (False, GIB)
+    assert isinstance(decided(source(point(1)), received(point(1))), Present)
+    assert isinstance(decided(source(point(1)), standing(), history=History()), Settle)
+    assert isinstance(decided(source(), standing()), Feed)
+
+
+def test_a_backup_switches_the_mode_on_by_itself() -> None:
+    """Where the base is a backup anyway none is made before it; every other way comes first."""
+    off = source(kept_log=KeptLog())
+    assert isinstance(decided(off, empty("b"), archive="backup"), Seed)
+    assert isinstance(decided(off, empty("b"), archive="bounce"), KeepLog)
+
+
+def test_room_for_the_copy() -> None:
+    """The source holds the copy while it is sent: without the room for it, and the floor, nothing is begun. A copy
+    that is there goes first, so it counts as room.
+    """
+    tight = with_volume(source(), free_bytes=2 * GIB - 1)
+    assert refusal(decided(tight, empty("b"))) == "no-space"
+    assert isinstance(decided(with_live(tight, pinned_bytes=GIB), empty("b")), Seed)
+    assert isinstance(decide_follow(both(tight, empty("b")), Policy(), SETTLED), Seed)
+
+
+def test_a_copy_of_another_life_is_set_aside() -> None:
+    """What cannot be stood on cannot be gone on with by an increment either."""
+    aside = decided(source(point(1)), received(point(1), taken=False))
+    assert isinstance(aside, SetAside)
+    assert (aside.image, aside.to) == ("b/db.recv", "b/db.old")
+    again = decided(source(point(1)), empty("b", image("b/db.old", ImageRole.RECV)))
+    assert isinstance(again, Seed)
+
+
+def test_no_rounds() -> None:
+    """A replica that cannot be fed cannot be made at all; one that is attached is finished without a common point."""
+    seen = plain(both(source(), empty("b")))
+    assert refusal(decide_lane(seen, LOG, History(unfeedable=True))) == "no-increments"
+    first, second = attached().hosts
+    alone = plain(both(with_live(first, points=()), second))
+    assert isinstance(decide_rebuild(alone, LOG, History()), Verify)

@@ -1,0 +1,122 @@
+"""Hosts without a snapshot filesystem: the base is an online backup, and then the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.end_to_end.test_follow import BACK_S, STOPS_S, following, lag, stopped_equal
+from tests.rig import check
+from tests.rig.aftermath import nothing_lost
+from tests.rig.fixtures import BANK_MB
+from tests.rig.node import wait_until
+from tests.rig.plain import PlainPair, create_plain_bank
+from tests.rig.storm import feeds
+from tests.rig.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.rig
+
+BACKUP = ("--archive", "backup")
+
+
+def sending(event: dict[str, Any]) -> bool:
+    """Some of the base is on its way."""
+    return event["event"] == "progress" and ((event.get("round") or {}).get("sent_bytes") or 0) > 1 << 20
+
+
+@pytest.fixture
+def plain(rig_tools: None, tmp_path: Path) -> Iterator[PlainPair]:
+    """db1 serves a bank from a plain directory, db2 has nothing."""
+    with World.start(tmp_path) as world:
+        yield PlainPair(world, create_plain_bank(world, "db1", size_mb=BANK_MB))
+
+
+def test_a_replica_without_snapshots(plain: PlainPair) -> None:
+    """No writer waits while the base is copied, sent and fed on; stopped, the replica has every row; nothing of the
+    base is left; `follow` goes on without a new one; `clean` puts the source back as it was.
+    """
+    with plain.writers(rate=150) as clients:
+        clients.wait_for(100)
+        running = plain.start("follow", *BACKUP)
+        running.wait_event(feeds, BACK_S)
+        clients.wait_for(200)
+        assert lag(plain) is not None
+        assert plain.names_in("db1") == ["bank"]
+        assert plain.names_in("db2") == ["bank.replica"]
+        running.interrupt()
+        assert running.wait(STOPS_S).code == 10
+        with following(plain, *BACKUP) as again:
+            assert not [e for e in again.events() if e["event"] == "round"], "a new base was made"
+            stopped_equal(plain, again, clients)
+    assert clients.gaps().worst_s < 1.5, clients.gaps()
+    plain.must("clean")
+    properties = plain.world["db1"].run(["cat", f"{plain.bank.path}/service.properties"]).stdout
+    assert "logArchiveMode=true" not in properties
+
+
+def test_the_operator_dies_while_the_base_is_sent(plain: PlainPair) -> None:
+    """kill -9 in the middle of the base: the source serves, `check` sees what was left, the next run goes on with a
+    base of its own, and nothing of the first is left.
+    """
+    with plain.writers(rate=100) as clients:
+        clients.wait_for(50)
+        running = plain.start("follow", *BACKUP, "--limit", "4 MB/s")
+        running.wait_event(sending, BACK_S)
+        running.kill()
+        clients.wait_for(50)
+        wait_until(lambda: plain.status()["hosts"][0]["held_by"] is None, "the agents to be gone", 30)
+        assert any(n.startswith("bank.point-") for n in plain.names_in("db1"))
+        found = plain.snaprep("check").document
+        left = [f["id"] for host in found["hosts"] for f in host["findings"]]
+        assert left.count("leftover-copy") == 2, found
+        with following(plain, *BACKUP) as again:
+            assert plain.names_in("db1") == ["bank"]
+            assert plain.names_in("db2") == ["bank.replica"]
+            clients.wait_for(50)
+            stopped_equal(plain, again, clients)
+
+
+def test_take_over_and_back(plain: PlainPair) -> None:
+    """The primary's host dies: the replica serves. When it comes back, what it had not sent is counted, found
+    in what was set aside, and its host follows from a whole copy.
+    """
+    with plain.writers(rate=100) as clients:
+        clients.wait_for(50)
+        with following(plain, *BACKUP):
+            clients.wait_for(100)
+            plain.world.power_off("db1")
+            result = plain.must("takeover", "db2", "--yes")
+            assert result.document["serves"] == "db2", result
+            assert plain.names_in("db2") == ["bank"]
+            clients.wait_for(50, 60)
+            clients.stop()
+        missing = check.missing(clients.acked(), plain.served("db2").journal)
+        assert len(missing) < 100, len(missing)
+        plain.world.boot("db1")
+        with following(plain, *BACKUP) as again:
+            assert plain.isolated("db1") == ["bank.isolated-g1"]
+            assert plain.isolated_holds("db1", missing) == missing
+            again.interrupt()
+            report = again.wait(STOPS_S).document
+        assert sum(lost["commits"] for lost in report["lost"]) >= len(missing), report["lost"]
+        assert check.differences(plain.served("db2"), plain.stored("db1")) == []
+
+
+def test_a_rebuild_takes_the_log_lane(plain: PlainPair) -> None:
+    """Without a word the lane is the log's; the replica is attached, nothing is lost, nothing is left."""
+    with plain.writers(rate=100) as clients:
+        clients.wait_for(50)
+        report = plain.must("rebuild", *BACKUP).document
+        assert report["cutover"]["ok"], report
+        clients.wait_for(50)
+        clients.stop()
+    nothing_lost(plain, clients, "db1", "db2")
+    assert plain.names_in("db1") == ["bank"]
+    properties = plain.world["db1"].run(["cat", f"{plain.bank.path}/service.properties"]).stdout
+    assert "logArchiveMode=true" not in properties
