@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.rig import check
-from tests.rig.derby import Bank, ij
+from tests.rig.derby import Bank, add_ballast, ij, rewrite_ballast
 from tests.rig.host import DERBY_PORT, JARS
 from tests.rig.node import end, wait_until
 from tests.rig.pair import PASSWORD, USER, Pair
@@ -85,8 +85,9 @@ class Fed:
         seen, already = itertools.count(), len(self.running.events())
         self.running.wait_event(lambda e: next(seen) >= already and feeds(e), BACK_S)
 
-    def sql(self, *statements: str) -> None:
-        ij(self.source, f"jdbc:derby://127.0.0.1:{DERBY_PORT}/{self.pair.bank.path};{LOGIN}", *statements)
+    @property
+    def url(self) -> str:
+        return f"jdbc:derby://127.0.0.1:{DERBY_PORT}/{self.pair.bank.path};{LOGIN}"
 
     def log_files(self) -> list[str]:
         """The source's log, the oldest first."""
@@ -103,7 +104,7 @@ class Fed:
     def written(self) -> str:
         """Write more log than a file holds; a file that is closed, and was not there before."""
         before = self.log_files()
-        self.sql("update APP.ACCT set bal = bal + 1", "update APP.ACCT set bal = bal - 1")
+        rewrite_ballast(self.source, self.url)
         fresh = [name for name in self.log_files() if name not in before]
         assert len(fresh) > 1, fresh
         return f"{self.pair.bank.path}/log/{fresh[0]}"
@@ -116,7 +117,9 @@ def fed(shared_pair: Pair) -> Iterator[Fed]:
         running = shared_pair.start("follow", *ARCHIVE)
         try:
             running.wait_event(feeds, BACK_S)
-            yield Fed(shared_pair, clients, running)
+            fed = Fed(shared_pair, clients, running)
+            add_ballast(fed.source, fed.url, 1500)
+            yield fed
         finally:
             running.kill()
 
@@ -124,7 +127,7 @@ def fed(shared_pair: Pair) -> Iterator[Fed]:
 def test_archive_mode_switched_off(fed: Fed) -> None:
     """When somebody switches the mode off nothing more is fed; it is switched on again, and a new base is made."""
     mark = len(fed.entries())
-    fed.sql("CALL SYSCS_UTIL.SYSCS_DISABLE_LOG_ARCHIVE_MODE(0)")
+    ij(fed.source, fed.url, "CALL SYSCS_UTIL.SYSCS_DISABLE_LOG_ARCHIVE_MODE(0)")
     fed.fails("archive-off", mark)
     fed.fed_again()
     assert fed.bases(mark)

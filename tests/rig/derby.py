@@ -108,3 +108,18 @@ def ij(host: Host, url: str, *statements: str, check: bool = True, timeout_s: fl
     if check and "ERROR " in said:
         raise RigError(f"{host.name}: {said}")
     return said
+
+
+def add_ballast(host: Host, url: str, rows: int) -> None:
+    """Adds a table that no client touches, to write log with: see `rewrite_ballast`."""
+    ij(
+        host,
+        url,
+        "create table APP.BALLAST as select * from APP.ACCT with no data",
+        f"insert into APP.BALLAST select * from APP.ACCT where id < {rows}",  # noqa: S608 (a number)
+    )
+
+
+def rewrite_ballast(host: Host, url: str, times: int = 1) -> None:
+    """Writes some 2000 bytes of log for each of its rows: as it was, and as it is."""
+    ij(host, url, *["update APP.BALLAST set filler = substr(filler, 2) || substr(filler, 1, 1)"] * times, timeout_s=300)

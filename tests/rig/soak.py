@@ -5,7 +5,10 @@ rebuild     rebuilds in a row, of a fresh, an outdated and a diverged target in 
 takeover    a primary killed under load, a take-over, a fail-back; again and again
 switchover  primary and replica change places under load, again and again
 kills       kill -9 of each part of a run in each of its phases
+cutover-log cutovers from a feed to Derby's own replication, under load
 storm       a fed replica, of which one part is killed every few seconds; --runs is in minutes
+followers   two replicas fed from one primary: one stands still for --runs seconds, the other has a narrow link
+catch-up    --runs MB of log, written while the replica was away
 power       two machines; one of them loses its power at each of several places of a run, and boots again
 power-namespaces  the same with hosts in namespaces: in minutes, and without a kernel that dies
 simulation  random histories against the decisions and recipes, in the model world
@@ -19,117 +22,24 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.machines.world import Machines
-from tests.rig import aftermath, harm, measure, power, storm
+from tests.rig import aftermath, feeding, harm, measure, power, storm
 from tests.rig.derby import create_bank
 from tests.rig.measure import Lost, Window
 from tests.rig.node import RigError
 from tests.rig.pair import ROOT, Pair
+from tests.rig.tally import BANK_MB, RATE, VERB_S, WRITERS, Tally, close_lap, rebuild, say
 from tests.rig.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from tests.rig.workload import Workload
 
-WRITERS = 4
-RATE = 220.0  # aimed at, so that at least 200 commits/s come out
-BANK_MB = 60
 HISTORIES = "tests/core/test_histories.py"
-VERB_S = 300.0
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was measured; every bound that was looked at, and whether it held."""
-
-    round_s: list[float] = field(default_factory=list)
-    cutover_s: list[float] = field(default_factory=list)
-    predicted: list[tuple[float, float, float]] = field(default_factory=list)  # P50, P90, and what it was, in s
-    takeover_s: list[float] = field(default_factory=list)
-    switchover_s: list[float] = field(default_factory=list)
-    resume_s: list[float] = field(default_factory=list)
-    gaps_s: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)  # commits in the median second of each lap
-    lost: Lost = field(default_factory=Lost)
-    failures: list[str] = field(default_factory=list)
-    bounds: list[tuple[str, bool]] = field(default_factory=list)
-
-    def bound(self, what: str, *, held: bool) -> None:
-        self.bounds.append((what, held))
-
-    @property
-    def held(self) -> bool:
-        return not self.failures and all(held for _, held in self.bounds)
-
-    @property
-    def lines(self) -> list[str]:
-        failed = [f"FAILED  {failure}\n" for failure in self.failures]
-        return failed + [f"{'ok    ' if held else 'MISSED'}  {what}\n" for what, held in self.bounds]
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """`held`: nothing failed and no bound was missed. Times in seconds, as the unluckiest writer saw them, but
-        `takeover_s` from the last commit of all to the next.
-        """
-        return {
-            "held": self.held,
-            "round_blocked_s": spread(self.round_s),
-            "cutover_blocked_s": spread(self.cutover_s),
-            "takeover_s": spread(self.takeover_s),
-            "switchover_blocked_s": spread(self.switchover_s),
-            "resume_s": spread(self.resume_s),
-            "longest_gap_s": spread(self.gaps_s),
-            "predictions": [
-                {"p50_s": round(p50, 3), "p90_s": round(p90, 3), "blocked_s": round(real, 3), "held": real <= p90}
-                for p50, p90, real in self.predicted
-            ],
-            "commits_per_s": [round(rate, 1) for rate in self.rates],
-            "lost": self.lost.document,
-            "bounds": [{"what": what, "held": held} for what, held in self.bounds],
-            "failures": self.failures,
-        }
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {
-        "count": len(values),
-        "p50": round(measure.p50(values), 3),
-        "worst": round(max(values, default=0.0), 3),
-    }
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-def rebuild(pair: Pair, clients: Workload, tally: Tally, name: str) -> float:
-    """One rebuild, measured by the writers' records. Returns since when the replica is attached. Raises RigError."""
-    began_s = time.monotonic()
-    result, events, refused = measure.rebuilds(pair, VERB_S)
-    tally.failures += [f"{name}: {why}" for why in refused]
-    clients.wait_for(WRITERS * 10, 60)
-    acked = clients.acked()
-    rounds = [measure.blocked_s(acked, window) for window in measure.round_windows(events)]
-    blocked_s = measure.cutover_blocked_s(acked, events)
-    shown = result.document["cutover"]
-    tally.round_s += rounds
-    tally.cutover_s.append(blocked_s)
-    p50, p90 = (float(shown[key] or 0) / 1000 for key in ("p50_ms", "p90_ms"))
-    tally.predicted.append((p50, p90, blocked_s))
-    say(
-        f"{name}: {time.monotonic() - began_s:5.1f} s, {measure.shipped_bytes(result.document) / 1e6:.1f} MB, "
-        f"blocked {blocked_s:.2f} s (said {shown['blocked_ms'] / 1000:.2f}, forecast {p50:.2f}, P90 {p90:.2f}), "
-        f"at rounds {max(rounds, default=0):.3f} s"
-    )
-    return measure.attached_ms(events)
 
 
 def cutover_bounds(tally: Tally) -> None:
@@ -184,18 +94,6 @@ def fail_over(pair: Pair, clients: Workload, attached_ms: float, source: str) ->
     clients.wait_for(100, 60)
     pair.world.boot(source)
     return died, dead_ns
-
-
-def close_lap(pair: Pair, clients: Workload, tally: Tally, source: str, target: str, died: tuple[Window, ...]) -> None:
-    acked = clients.acked()
-    rate = measure.p50(list(Counter(commit.wall_ms // 1000 for commit in acked).values()))
-    tally.rates.append(rate)
-    lost, _ = measure.count_lost(pair, source, acked, died=died, failed=target)
-    tally.lost += lost
-    tally.gaps_s.append(clients.gaps().worst_s)
-    if differences := pair.replica_differences(source, target):
-        tally.failures.append(f"rows differ: {differences}")
-    say(f"    {len(acked)} commits, {rate:.0f} in the median second; lost {lost.document}; rows compared")
 
 
 def soak_takeover(runs: int, tally: Tally) -> None:
@@ -335,7 +233,10 @@ SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
     "kills": (soak_kills, 1),
     "power": (partial(soak_power, Machines), 1),
     "power-namespaces": (partial(soak_power, World), 1),
+    "cutover-log": (feeding.soak_cutover_log, 20),
     "storm": (soak_storm, 10),
+    "followers": (feeding.soak_followers, 60),
+    "catch-up": (feeding.soak_catch_up, 2000),
     "simulation": (soak_simulation, 20_000),
 }
 
@@ -345,7 +246,7 @@ def main(words: Sequence[str] | None = None) -> int:
         prog="scripts/soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("name", choices=SOAKS)
-    parser.add_argument("--runs", type=int, help="rebuilds, take-overs, times over, or histories")
+    parser.add_argument("--runs", type=int, help="how often, how long or how much, as above")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     options = parser.parse_args(words)
     soak, runs = SOAKS[options.name]
