@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ OS_LOCK = "dbex.lck"  # holds the lock
 LOCK_NOTE = "db.lck"  # names the holder, and is a sign and no lock
 SIGN = "service.properties"  # without it Derby finds no database
 AWAY = "service.properties.snaprep-away"
+_ASIDE = "service.propertiesold"
+_LAST_LINE = "#--- last line"
+_REWRITTEN_S, _LOOK_S = 1.0, 0.005
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 UNKNOWN_PID = 0
@@ -67,12 +71,28 @@ def read(directory: Path) -> DatabaseFiles:
 
 
 def service_properties(directory: Path) -> dict[str, str]:
-    """service.properties as Java reads it: escapes undone, lines joined. Raises NotADatabase."""
-    try:
-        text = (directory / (AWAY if is_away(directory) else SIGN)).read_text("latin-1")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotADatabase(f"{directory} holds no service.properties") from error
+    """service.properties as Java reads it: escapes undone, lines joined. Raises NotADatabase.
+
+    When a property changes Derby puts the file aside and writes it anew: a moment without it, or with a part of it.
+    """
+    ends = time.monotonic() + _REWRITTEN_S
+    text = _sign(directory)
+    while text is None or _LAST_LINE not in text:
+        if not (directory / _ASIDE).exists() or time.monotonic() > ends:
+            text = _sign(directory)  # it is whole by now, or was never being written
+            break
+        time.sleep(_LOOK_S)
+        text = _sign(directory)
+    if text is None:
+        raise NotADatabase(f"{directory} holds no service.properties")
     return parse_properties(text)
+
+
+def _sign(directory: Path) -> str | None:
+    try:
+        return (directory / (AWAY if is_away(directory) else SIGN)).read_text("latin-1")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def is_database(directory: Path) -> bool:

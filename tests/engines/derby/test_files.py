@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,33 @@ def test_a_log_kept_elsewhere_is_found(server: Server, client: DerbyClient, tmp_
     assert sizes.log_bytes >= 1_000_000
     assert sizes.data_bytes > 500_000
     assert files.size_bytes(server.database()) == sizes.total_bytes >= sizes.data_bytes + sizes.log_bytes
+
+
+def test_properties_that_are_just_written_anew_are_whole(server: Server, client: DerbyClient, bank: Path) -> None:
+    """Derby writes service.properties anew whenever one of them changes; no look at it finds less than all of it."""
+    put = "CALL SYSCS_UTIL.SYSCS_SET_DATABASE_PROPERTY('derby.storage.logArchiveMode', ?)"
+    over = threading.Event()
+    missed: list[str] = []
+
+    def look() -> None:
+        while not over.is_set():
+            try:
+                found = files.service_properties(bank)
+            except files.NotADatabase as error:
+                missed.append(str(error))
+            else:
+                missed.extend([] if "derby.storage.logArchiveMode" in found else [repr(found)])
+
+    client.execute("a", put, ["true"], deadline_s=5)
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for number in range(40):
+            client.execute("a", put, ["true" if number % 2 else "false"], deadline_s=5)
+    finally:
+        over.set()
+        looking.join(10)
+    assert missed == []
 
 
 def test_an_encrypted_database_says_so(server: Server, client: DerbyClient) -> None:
