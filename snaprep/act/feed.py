@@ -163,16 +163,21 @@ def watch(
             _parted(context, action, error)
             raise error
         if not feeding.target.alive:
-            raise HostUnreachable("agent-died", f"the agent on {feeding.target.name} is gone")
+            raise _gone(feeding.target)
         _release(context, action.roles.source, feeding, facts)
         if over(facts):
             return
         time.sleep(_ASK_S)
 
 
+def _gone(host: Host) -> SnaprepError:
+    hint = "run it again: it goes on where the replica is; `snaprep follow` does so by itself"
+    return HostUnreachable("agent-died", f"the agent on {host.name} is gone", hint=hint)
+
+
 def _ask(host: Host, feeding: Feeding) -> FeedFacts:
     if not host.alive:
-        raise HostUnreachable("agent-died", f"the agent on {host.name} is gone")
+        raise _gone(host)
     facts = host.call("feed", {}, FeedFacts, deadline_s=20)
     if facts.stream != feeding.stream:
         raise Stopped("not-feeding", f"{host.name} knows nothing of {feeding.stream}")

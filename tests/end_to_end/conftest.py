@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.end_to_end.fed import ARCHIVE, BACK_S, BALLAST_ROWS, Fed
 from tests.machines.world import Machines
-from tests.rig.derby import create_bank
+from tests.rig.derby import add_ballast, create_bank
 from tests.rig.fixtures import BANK_MB
 from tests.rig.pair import Pair
+from tests.rig.storm import feeds
 from tests.rig.world import World
 
 if TYPE_CHECKING:
@@ -48,3 +50,18 @@ def shared_pair(
     """The same for all the tests of a module: for those that leave nothing behind."""
     with new_pair(request.param, tmp_path_factory.mktemp("world")) as pair:
         yield pair
+
+
+@pytest.fixture(scope="module")
+def fed(shared_pair: Pair) -> Iterator[Fed]:
+    """A replica that is fed throughout the tests of a module, and afterwards is whole."""
+    with shared_pair.writers(rate=20) as clients:
+        clients.wait_for(20)
+        fed = Fed(shared_pair, clients, shared_pair.start("follow", *ARCHIVE))
+        try:
+            fed.running.wait_event(feeds, BACK_S)
+            add_ballast(fed.source, fed.url, BALLAST_ROWS)
+            yield fed
+            fed.must_be_whole()
+        finally:
+            fed.running.kill()

@@ -1,39 +1,27 @@
 """What can be wrong with what a replica is fed from, and with where it stands: each its error, the primary untouched,
 and nothing fed that is not whole.
 
-One world and one `follow` for all of them: what breaks is taken up again, and at the end every row is there.
+One world and one `follow` for all of them, which ends with every row: see `fed.Fed`.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import subprocess
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rig import check
-from tests.rig.derby import Bank, add_ballast, ij, rewrite_ballast
+from tests.end_to_end.fed import ARCHIVE, BACK_S, LOGIN
+from tests.rig.derby import Bank, ij
 from tests.rig.host import DERBY_PORT, JARS
 from tests.rig.node import end, wait_until
-from tests.rig.pair import PASSWORD, USER, Pair
-from tests.rig.storm import feeds
+from tests.rig.pair import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.rig.host import Host
-    from tests.rig.pair import Running
-    from tests.rig.workload import Workload
+    from tests.end_to_end.fed import Fed
 
 pytestmark = pytest.mark.rig
 
-BACK_S = 90.0
-ARCHIVE = ("--archive", "backup")  # clients notice nothing of it
-LOGIN = f"user={USER};password={PASSWORD}"
 REPLICA = "/srv/bank.replica/bank"
 LEFT_BYTES = 40 << 20
 FLIP = "f = open({path!r}, 'r+b'); f.seek(400000); b = f.read(1); f.seek(-1, 1); f.write(bytes([b[0] ^ 1]))"
@@ -44,84 +32,6 @@ with zipfile.ZipFile({jar!r}) as old, zipfile.ZipFile("/tmp/forged.jar", "w") as
     for name in old.namelist():
         new.writestr(name, old.read(name).replace(b"version.maint=2000000", b"version.maint=3000000"))
 """
-
-
-@dataclass(slots=True)
-class Fed:
-    """A replica that is fed while clients write. `mark` and `since` count what the journal tells."""
-
-    pair: Pair
-    clients: Workload
-    running: Running
-
-    @property
-    def source(self) -> Host:
-        return self.pair.world["db1"]
-
-    @property
-    def target(self) -> Host:
-        return self.pair.world["db2"]
-
-    def entries(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.pair.journal().splitlines()]
-
-    def fails(self, id: str, since: int) -> None:
-        """Wait for this error, with a hint; nothing was fed meanwhile, and the source serves."""
-
-        def told() -> list[dict[str, Any]]:
-            failures = [e["error"] for e in self.entries()[since:] if e["kind"] == "failure"]
-            return [error for error in failures if error["id"] == id]
-
-        wait_until(lambda: bool(told()) or not self.running.running, id, BACK_S)
-        assert told(), self.running.wait(5)
-        assert told()[0]["hint"]
-        self.clients.wait_for(5)
-
-    def bases(self, since: int) -> list[str]:
-        return [e["kind"] for e in self.entries()[since:] if e["kind"] == "round"]
-
-    def fed_again(self) -> None:
-        """Wait until the feed tells something new."""
-        seen, already = itertools.count(), len(self.running.events())
-        self.running.wait_event(lambda e: next(seen) >= already and feeds(e), BACK_S)
-
-    @property
-    def url(self) -> str:
-        return f"jdbc:derby://127.0.0.1:{DERBY_PORT}/{self.pair.bank.path};{LOGIN}"
-
-    def log_files(self) -> list[str]:
-        """The source's log, the oldest first."""
-        names = self.source.run(["ls", f"{self.pair.bank.path}/log"]).stdout.split()
-        return sorted((n for n in names if n.endswith(".dat")), key=lambda name: int(name[3:-4]))
-
-    @contextmanager
-    def without_replica(self) -> Iterator[None]:
-        """The target's server is away."""
-        self.target.crash("derby")
-        yield
-        self.target.start_derby()
-
-    def written(self) -> str:
-        """Write more log than a file holds; a file that is closed, and was not there before."""
-        before = self.log_files()
-        rewrite_ballast(self.source, self.url)
-        fresh = [name for name in self.log_files() if name not in before]
-        assert len(fresh) > 1, fresh
-        return f"{self.pair.bank.path}/log/{fresh[0]}"
-
-
-@pytest.fixture(scope="module")
-def fed(shared_pair: Pair) -> Iterator[Fed]:
-    with shared_pair.writers(rate=20) as clients:
-        clients.wait_for(20)
-        running = shared_pair.start("follow", *ARCHIVE)
-        try:
-            running.wait_event(feeds, BACK_S)
-            fed = Fed(shared_pair, clients, running)
-            add_ballast(fed.source, fed.url, 1500)
-            yield fed
-        finally:
-            running.kill()
 
 
 def test_archive_mode_switched_off(fed: Fed) -> None:
@@ -218,19 +128,4 @@ def test_another_version_of_the_engine(fed: Fed) -> None:
         fed.target.crash("derby")
         fed.target.run(["umount", jar])
         fed.target.start_derby()
-
-
-def test_in_the_end_every_row_is_there(fed: Fed) -> None:
-    """After all of it the replica goes on from where it was, with every row; no client ever waited for it."""
-    mark = len(fed.entries())
-    fed.running = fed.pair.start("follow", *ARCHIVE)
-    fed.running.wait_event(feeds, BACK_S)
-    assert not fed.bases(mark)
-    fed.clients.wait_for(20)
-    fed.clients.stop()
-    fed.running.interrupt()
-    assert fed.running.wait(BACK_S).code == 10
-    served = fed.pair.served("db1")
-    assert check.differences(served, fed.pair.stored("db2")) == []
-    assert check.missing(fed.clients.acked(), served.journal) == []
-    assert fed.clients.gaps().worst_s < 4, fed.clients.gaps()
+    fed.begin()

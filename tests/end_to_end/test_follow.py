@@ -21,6 +21,7 @@ from tests.rig.world import World
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.end_to_end.fed import Fed
     from tests.rig.pair import Running
     from tests.rig.workload import Workload
 
@@ -52,10 +53,6 @@ def following(pair: Pair, *words: str) -> Iterator[Running]:
         running.kill()
 
 
-def broke(event: dict[str, Any]) -> bool:
-    return event["event"] == "note" and "trying again" in event["text"]
-
-
 def seen_since(running: Running, since: int, wanted: Callable[[dict[str, Any]], bool]) -> int:
     """Wait for such an event behind the first so many; how many there were then."""
     seen = itertools.count()
@@ -69,8 +66,9 @@ def stopped_equal(pair: Pair, running: Running, clients: Workload, source: str =
     running.interrupt()
     result = running.wait(STOPS_S)
     assert (result.code, result.error_id) == (10, "stopped"), result
-    assert check.differences(pair.served(source), pair.stored(target)) == [], result
-    assert check.missing(clients.acked(), pair.served(source).journal) == []
+    served = pair.served(source)
+    assert check.differences(served, pair.stored(target)) == [], result
+    assert check.missing(clients.acked(), served.journal) == []
 
 
 def test_a_replica_comes_up_and_follows(pair: Pair) -> None:
@@ -106,35 +104,41 @@ STRIKES: dict[str, tuple[Callable[[World], None], Callable[[World], None]]] = {
 
 
 @pytest.mark.parametrize("victim", STRIKES)
-def test_goes_on_by_itself(pair: Pair, victim: str) -> None:
+def test_goes_on_by_itself(fed: Fed, victim: str) -> None:
     """Whatever is killed, and when the hosts lose each other without a word, the replica is fed again without anybody's
-    help, and ends with every row. All the other parts are killed by `scripts/soak storm`.
+    help, from where it was. All the other parts are killed by `scripts/soak storm`.
     """
     strike, mend = STRIKES[victim]
-    with pair.writers(rate=100) as clients:
-        clients.wait_for(50)
-        with following(pair) as running:
-            before = len(running.events())
-            strike(pair.world)
-            before = seen_since(running, before, broke)
-            mend(pair.world)
-            seen_since(running, before, feeds)
-            clients.wait_for(50)
-            stopped_equal(pair, running, clients)
+    mark = len(fed.entries())
+    strike(fed.pair.world)
+    fed.fails("", mark)
+    mend(fed.pair.world)
+    fed.fed_again()
+    assert not fed.bases(mark)
 
 
-def test_a_killed_operator(pair: Pair) -> None:
+def test_a_killed_operator(fed: Fed) -> None:
     """After the death of the operator's program the next `follow` goes on where the replica is."""
-    with pair.writers(rate=100) as clients:
-        clients.wait_for(50)
-        with following(pair) as running:
-            running.kill()
-        clients.wait_for(50)
-        wait_until(lambda: pair.status()["hosts"][0]["held_by"] is None, "the agents to be gone", 30)
-        with following(pair) as again:
-            assert not [e for e in again.events() if e["event"] == "round"], "a new base was made"
-            clients.wait_for(50)
-            stopped_equal(pair, again, clients)
+    fed.running.kill()
+    fed.clients.wait_for(10)
+    wait_until(lambda: fed.pair.status()["hosts"][0]["held_by"] is None, "the agents to be gone", 30)
+    fed.begin()
+
+
+def test_a_restricted_key_and_figures(fed: Fed) -> None:
+    """A key without forwarding and terminal is enough for a service, and Prometheus' file tells the lag."""
+    fed.end()
+    for host in fed.pair.world.hosts.values():
+        keys = "/root/.ssh/authorized_keys"
+        host.run(["sed", "-i", "s/^ssh-/restrict ssh-/", keys])
+        assert "restrict ssh-" in host.run(["cat", keys]).stdout
+    figures = fed.pair.home / "bank.prom"
+    fed.begin("--metrics", str(figures))
+    wait_until(lambda: 'snaprep_feed_up{pair="bank"} 1.0' in figures.read_text(), "figures of the feed", 30)
+    assert "snaprep_feed_lag_bytes" in figures.read_text()
+    fed.end()
+    assert 'snaprep_feed_up{pair="bank"} 0.0' in figures.read_text()
+    fed.begin()
 
 
 def test_take_over_of_a_fed_replica(pair: Pair) -> None:
@@ -172,22 +176,6 @@ def test_two_pairs_follow_one_database(rig_tools: None, tmp_path: Path) -> None:
                 served = first.served("db1")
                 assert check.differences(served, first.stored("db2")) == []
                 assert check.differences(served, second.stored("db3")) == []
-
-
-def test_a_restricted_key_and_figures(pair: Pair) -> None:
-    """A key without forwarding and terminal is enough for a service, and Prometheus' file tells the lag."""
-    for host in pair.world.hosts.values():
-        keys = "/root/.ssh/authorized_keys"
-        host.run(["sed", "-i", "s/^ssh-/restrict ssh-/", keys])
-        assert "restrict ssh-" in host.run(["cat", keys]).stdout
-    figures = pair.home / "bank.prom"
-    with pair.writers(rate=100) as clients:
-        clients.wait_for(50)
-        with following(pair, "--metrics", str(figures)) as running:
-            wait_until(lambda: 'snaprep_feed_up{pair="bank"} 1.0' in figures.read_text(), "figures of the feed", 30)
-            assert "snaprep_feed_lag_bytes" in figures.read_text()
-            stopped_equal(pair, running, clients)
-    assert 'snaprep_feed_up{pair="bank"} 0.0' in figures.read_text()
 
 
 def test_a_new_base_after_a_power_cut_of_the_primary(pair: Pair) -> None:
