@@ -159,7 +159,7 @@ def _unfit(facts: Facts, host: HostFacts) -> Refuse | None:
     if host.volume is None:
         return Refuse(error=error("volume-unavailable", 3, f"{host.name} has no snapshot storage to use", facts))
     if host.volume.store_health not in ("ONLINE", "DEGRADED"):
-        what = f"pool {host.volume.store} on {host.name} is {host.volume.store_health}"
+        what = f"{host.volume.store} on {host.name} is {host.volume.store_health}"
         return Refuse(error=error("pool-unhealthy", 3, what, facts))
     if not host.engine.server_up:
         what = f"the database server on {host.name} does not run"
@@ -283,7 +283,7 @@ def seed_or_round(facts: Facts, roles: Roles, policy: Policy, history: History) 
         needed = source.live.referenced_bytes - (resume.received_bytes if resume else 0)
         if needed > target.volume.free_bytes:
             what = f"a full copy needs {needed} bytes; {target.name} has {target.volume.free_bytes} free"
-            return Refuse(error=error("target-full", 3, what, facts, f"free space in pool {target.volume.store}"))
+            return Refuse(error=error("target-full", 3, what, facts, f"free space in {target.volume.store}"))
         return Seed(roles=roles, freeze=policy.freeze != "never", expected_bytes=needed, resume=resume)
     return Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number, resume=resume)
 

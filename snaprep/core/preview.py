@@ -225,7 +225,11 @@ def _shipped_facts(facts: Facts, roles: Roles, point: Point) -> Facts:
     marks = {**recv.properties, **follow.taken_marks(point.guid, source)}
     received = replace(recv, points=(*recv.points, point), partial=None, properties=marks)
     facts = _with_image(facts, source, replace(live, points=(*live.points, point)))
-    return _with_image(facts, target, received)
+    facts = _with_image(facts, target, received)
+    assert source.volume is not None
+    kept = source.engine.kept_log
+    # The engine's own copy switches the mode on where it is off.
+    return _logging(facts, source.name) if source.volume.copies and (kept is None or kept.since is None) else facts
 
 
 def _changed(facts: Facts, action: Action) -> Facts:
@@ -240,7 +244,7 @@ def _changed(facts: Facts, action: Action) -> Facts:
     if isinstance(action, GiveUp):
         return _given_up(facts, action)
     if isinstance(action, KeepLog):
-        return _logging(facts, action)
+        return _logging(facts, action.roles.source)
     if isinstance(action, Present):
         return _standing(facts, action)
     if isinstance(action, Feed):
@@ -263,9 +267,9 @@ def _changed(facts: Facts, action: Action) -> Facts:
     return _with_image(_with_host(facts, attached), attached, live)
 
 
-def _logging(facts: Facts, action: KeepLog) -> Facts:
+def _logging(facts: Facts, name: str) -> Facts:
     """As if the next restart, where that is waited for, came at once."""
-    source = facts.host(action.roles.source)
+    source = facts.host(name)
     kept = KeptLog(wanted=True, since=source.engine.position or 0, ours=True)
     return _with_host(facts, replace(source, engine=replace(source.engine, kept_log=kept)))
 

@@ -29,7 +29,7 @@ def foreign(facts: Facts, host: HostFacts, image: Image) -> ErrorInfo:
 
 def other_pair(facts: Facts, host: HostFacts, owner: str) -> ErrorInfo:
     what = f"{host.live_name} on {host.name} belongs to the pair {owner}"
-    hint = f"use that pair's configuration; if it is gone for good: `zfs inherit snaprep:pair {host.live_name}` there"
+    hint = "use that pair's configuration; if it is gone for good, take its mark off: docs/what-if.md"
     return error("other-pair", 3, what, facts, hint)
 
 

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from snaprep.act.preflight import prove_way
 from snaprep.control import Sink
 from snaprep.core.action import Refuse, Roles
-from snaprep.core.decide import attached, decide_rebuild
+from snaprep.core.decide import attached
 from snaprep.core.errors import ErrorInfo, SnaprepError
+from snaprep.core.lane import decide_lane
 from snaprep.core.model import REPLICA_STATES, Checked, EngineState, Facts, Finding, History, HostFacts, Policy
 from snaprep.core.report import CheckReport, HostChecks
 from snaprep.core.spec import Pair
@@ -147,7 +148,7 @@ def _decided(facts: Facts, roles: Roles | ErrorInfo, policy: Policy) -> Iterator
         if facts.host(roles.source).engine.state is EngineState.GATED:
             what = f"the gate of {roles.source} is closed"
             yield Finding("gate-left-closed", "fail", what, "`snaprep abort` opens it, unless a run keeps it so")
-    action = decide_rebuild(facts, policy, History())
+    action = decide_lane(facts, policy, History())
     if isinstance(action, Refuse):
         yield Finding(action.error.id, "fail", action.error.what, action.error.hint)
 

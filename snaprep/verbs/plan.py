@@ -89,7 +89,7 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
         lane=_lane(policy, planned, known_rates=known_rates),
         steps=steps,
         forecast=forecast,
-        warnings=_warnings(source, target, steps),
+        warnings=_warnings(source, target, planned, steps),
         keeps=_keeps(source, target),
         error=error,
         hint="snaprep rebuild" if steps else "nothing to do: the replica is attached",
@@ -123,6 +123,7 @@ class _Seen:
     full_bytes: int | None
     increment_bytes: int | None
     has_base: bool
+    copies: bool
 
 
 def _measured(seen: _Seen, history: History) -> Measured:
@@ -175,6 +176,10 @@ def _feeds(action: KeepLog | Present | Feed | KeepNoLog) -> tuple[str, str]:
             return "let go", f"{roles.source} keeps its log no longer"
 
 
+def _full(seen: _Seen) -> str:
+    return "online backup, sent whole; clients go on" if seen.copies else "full send"
+
+
 def _shown(step: PlannedStep, seen: _Seen) -> PlanStep | None:
     """One line of the plan; None for what only ends it."""
     action = step.action
@@ -197,7 +202,7 @@ def _shown(step: PlannedStep, seen: _Seen) -> PlanStep | None:
         return PlanStep(name=name, what=what, time_ms=None)
     known = seen.link_bytes_per_s is not None
     if isinstance(action, Seed):
-        what, size_known = "full send", True
+        what, size_known = _full(seen), True
     elif isinstance(action, Round):
         what, size_known = f"round {action.number}: what was written since", seen.dirty_bytes_per_s is not None
         if action.number == 1 and seen.has_base:
@@ -233,6 +238,7 @@ def _look(session: Session, sink: Sink, facts: Facts, roles: Roles) -> _Seen:
         full_bytes=size if base is None else None,
         increment_bytes=None if base is None else size,
         has_base=base is not None,
+        copies=source.volume is not None and source.volume.copies,
     )
 
 
@@ -319,10 +325,18 @@ def _size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _warnings(source: HostFacts, target: HostFacts, steps: tuple[PlanStep, ...]) -> tuple[str, ...]:
-    said = []
+def _warnings(
+    source: HostFacts, target: HostFacts, planned: tuple[PlannedStep, ...], steps: tuple[PlanStep, ...]
+) -> tuple[str, ...]:
+    assert source.volume is not None
+    said = [
+        f"there are no increments: the database makes a copy of itself while it works, so {source.name} needs "
+        f"{_size(s.step_bytes)} of room, and {target.name} as much; so it is whenever a replica is made anew"
+        for s in planned
+        if isinstance(s.action, Seed) and source.volume.copies
+    ]
     unknown = [s.name for s in steps if s.step_bytes is None]
-    if unknown:
+    if unknown and not source.volume.copies:
         said.append("this ZFS cannot say how large an increment will be: those bytes and times are unknown")
     if source.live is not None and source.live.automounts:
         said.append(f"{source.live_name} on {source.name} will no longer be mounted at boot before its role is known")
@@ -332,6 +346,9 @@ def _warnings(source: HostFacts, target: HostFacts, steps: tuple[PlanStep, ...])
 
 
 def _keeps(source: HostFacts, target: HostFacts) -> tuple[str, ...]:
+    assert source.volume is not None
+    if source.volume.copies:
+        return (f"{source.name} goes on serving; nothing of it is changed but marks and our own database properties",)
     return (
         f"{source.name} goes on serving; nothing of it is changed but marks, snapshots and our own database properties",
         f"one common snapshot stays held on both hosts, {source.name} and {target.name}",

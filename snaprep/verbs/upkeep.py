@@ -182,7 +182,7 @@ def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], 
                 raise CheckFailed(
                     "not-ours",
                     f"{image} on {name} was made by you, not by a run of this pair; snaprep never destroys such",
-                    hint="zfs promote what depends on it, then zfs destroy it yourself: docs/what-if.md",
+                    hint="remove it yourself, when nothing depends on it: docs/what-if.md",
                 )
         what = keep.keeping(facts, roles, pair.name, named)
         goes = [*what.release, *what.destroy_points, *what.destroy_images]

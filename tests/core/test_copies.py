@@ -10,9 +10,10 @@ from snaprep.core.decide import decide_rebuild
 from snaprep.core.follow import decide_follow
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import Facts, History, HostFacts, KeptLog, Policy
+from snaprep.core.preview import Measured, plan_steps
 from snaprep.core.volume import ImageRole
 from tests.core.facts import GIB, attached, both, empty, image, point, with_live, with_volume
-from tests.core.test_follow import SETTLED, fed, received, source
+from tests.core.test_follow import KEPT, SETTLED, fed, received, source
 
 COPIES = frozenset({"copies", "always_there"})
 LOG = Policy(lane="log", freeze="never")
@@ -80,3 +81,15 @@ def test_no_rounds() -> None:
     first, second = attached().hosts
     alone = plain(both(with_live(first, points=()), second))
     assert isinstance(decide_rebuild(alone, LOG, History()), Verify)
+
+
+def test_the_plan() -> None:
+    """What is planned is one whole copy and the feed, to the cutover; where the log is not kept yet and where it is."""
+    for kept in (KeptLog(), replace(KEPT, since=1)):
+        seen = plain(both(source(kept_log=kept, position=200), empty("b")))
+        measured = Measured(link_bytes_per_s=50e6, dirty_bytes_per_s=0.0, log_bytes_per_s=1e5)
+        steps = plan_steps(seen, replace(LOG, archive="backup"), measured)
+        names = [type(s.action).__name__ for s in steps]
+        assert names[:5] == ["Seed", "Present", "Settle", "Feed", "FeedCutover"]
+        assert names[-1] == "Done"
+        assert steps[0].step_bytes == GIB

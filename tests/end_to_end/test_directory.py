@@ -109,11 +109,20 @@ def test_take_over_and_back(plain: PlainPair) -> None:
 
 
 def test_a_rebuild_takes_the_log_lane(plain: PlainPair) -> None:
-    """Without a word the lane is the log's; the replica is attached, nothing is lost, nothing is left."""
+    """Without a word the lane is the log's; what `plan` says is what is sent; the replica is attached, nothing is lost,
+    nothing is left.
+    """
     with plain.writers(rate=100) as clients:
         clients.wait_for(50)
-        report = plain.must("rebuild", *BACKUP).document
+        found = plain.snaprep("check").document
+        assert [f for host in found["hosts"] for f in host["findings"] if f["level"] == "fail"] == []
+        plan = plain.must("plan").document
+        names = [step["name"] for step in plan["steps"]]
+        assert names.index("seed") < names.index("feed") < names.index("cutover"), plan
+        report = plain.must("rebuild").document
         assert report["cutover"]["ok"], report
+        planned, sent = plan["steps"][names.index("seed")]["step_bytes"], report["rounds"][0]["sent_bytes"]
+        assert abs(planned - sent) < 0.3 * sent, (planned, sent)
         clients.wait_for(50)
         clients.stop()
     nothing_lost(plain, clients, "db1", "db2")
