@@ -7,6 +7,7 @@ Everything done to the host can be shown as the line a person would have typed (
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import IO
 
 _STDERR_KEPT_BYTES = 16_384
+_KILLED_S = 1.0  # until a killed program has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +82,32 @@ def run(argv: list[str], *, deadline_s: float, stdin: bytes = b"") -> Completed:
     """
     noted(argv)
     deadline_s = patient_s(deadline_s)
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            argv, input=stdin, capture_output=True, timeout=deadline_s, check=False, env=environment()
-        )
+        process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
     except FileNotFoundError as error:
         raise CommandMissing(tuple(argv)) from error
+    try:
+        stdout, said = process.communicate(stdin, timeout=deadline_s)
     except subprocess.TimeoutExpired as error:
         raise CommandTimeout(tuple(argv), deadline_s) from error
-    stderr = done.stderr[-_STDERR_KEPT_BYTES:].decode("utf-8", "replace")
-    if done.returncode != 0:
-        raise CommandFailed(tuple(argv), done.returncode, stderr)
-    return Completed(tuple(argv), done.stdout, stderr)
+    finally:
+        _end(process)
+    stderr = said[-_STDERR_KEPT_BYTES:].decode("utf-8", "replace")
+    if process.returncode != 0:
+        raise CommandFailed(tuple(argv), process.returncode, stderr)
+    return Completed(tuple(argv), stdout, stderr)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kills what still runs. A program that the kernel keeps, waiting for a disk that has gone, is left behind."""
+    if process.poll() is None:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILLED_S)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def start(
