@@ -155,7 +155,7 @@ def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
         target_recv=recv_name(target.live_name),
         point=point,
         base_guid=base.point.guid,
-        base_name=f"{base.source_image}@{base.point.name}",
+        base_name=base.source_name,
         origin=None if base.continues else f"{base.target_image}@{base.target_point}",
         stream=point,
         send_flags=send_flags(context.facts, source.name),

@@ -31,7 +31,9 @@ def shared(context: Context, roles: Roles) -> Base | None:
     base = None
     if source.volume is not None and source.live is not None and target.volume is not None:
         base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
-    if base is None and not (source.volume is not None and source.volume.copies):
+    if base is None and source.volume is not None and source.volume.copies:
+        return None
+    if base is None or base.point.bookmark:
         raise VerifyFailed("no-common-base", "the two sides share no snapshot", hint="`snaprep rebuild` makes one")
     return base
 

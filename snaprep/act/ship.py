@@ -127,7 +127,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "point": point,
         "guids": guids,
         "base_guid": base.point.guid if base else None,
-        "base_name": f"{base.source_image}@{base.point.name}" if base else "",
+        "base_name": base.source_name if base else "",
         "flags": send_flags(context.facts, sender.name),
         "token": shipment.resume.token if shipment.resume else None,
     }

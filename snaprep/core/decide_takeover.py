@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snaprep.core.action import Action, Done, Refuse, TakeOver
 from snaprep.core.model import OPEN_STATES, REPLICA_STATES, EngineState, Facts, History, HostFacts, ImageRole, Policy
-from snaprep.core.refusals import error, primary_answers, unseen
+from snaprep.core.refusals import error, key_missing, primary_answers, unseen
 from snaprep.core.who import describe, stands_apart
 
 
@@ -38,6 +38,10 @@ def decide_takeover(
         return Refuse(
             error=error("engine-down", 3, f"the database server on {best.name} does not run", facts, "start it")
         )
+    image = best.live or best.recv
+    if image is not None and image.locked:
+        what = f"{image.name} on {best.name} is encrypted, and its key is not loaded there: it cannot be started"
+        return Refuse(error=key_missing(facts, best, image, what, 3, "`snaprep takeover`"))
     newest = max(h.claimed_generation for h in facts.hosts)
     was_primary = best.claims_primary and best.claimed_generation == newest
     return TakeOver(target=best.name, generation=newest + (not was_primary), from_state=str(best.engine.state))

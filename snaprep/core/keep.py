@@ -82,7 +82,9 @@ def isolated_images(facts: Facts) -> tuple[OnHost, ...]:
 
 
 def given_up(facts: Facts, roles: Roles, pair: str) -> Keeping:
-    """Let go of all that this pair's points pin on the source, so that the primary has room. The next rebuild seeds."""
+    """Let go of all that this pair's points pin on the source, so that the primary has room. Where the filesystem has
+    bookmarks the next rebuild still finds its base; elsewhere it seeds.
+    """
     source = facts.host(roles.source)
     release, destroy = [], []
     for host, image in _images(facts):

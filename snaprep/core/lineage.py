@@ -30,6 +30,11 @@ class Base:
     target_point: str  # its name on the target
     continues: bool  # the target's recv image ends exactly here: receive into it; else into a new clone of the point
 
+    @property
+    def source_name(self) -> str:
+        """In full, as the source has it: a snapshot, or a bookmark."""
+        return self.point.of(self.source_image)
+
 
 def history(volume: VolumeFacts, image: Image) -> tuple[Ancestor, ...]:
     """All points an increment of `image` may start from, newest first."""
@@ -39,9 +44,8 @@ def history(volume: VolumeFacts, image: Image) -> tuple[Ancestor, ...]:
     fork_txg: int | None = None
     while current is not None and current.name not in seen:
         seen.add(current.name)
-        found += [
-            Ancestor(current.name, p) for p in reversed(current.points) if fork_txg is None or p.createtxg <= fork_txg
-        ]
+        every = sorted((*current.points[::-1], *current.bookmarks[::-1]), key=lambda p: -p.createtxg)
+        found += [Ancestor(current.name, p) for p in every if fork_txg is None or p.createtxg <= fork_txg]
         parent = volume.image(current.origin) if current.origin else None
         fork = parent.point(current.origin_guid) if parent and current.origin_guid else None
         fork_txg = fork.createtxg if fork else 0

@@ -115,6 +115,10 @@ def sealed(facts: Facts, source: HostFacts, target: HostFacts) -> ErrorInfo | No
         return error("feature-mismatch", 3, what, facts, f"zpool upgrade {target.volume.store}")
     if target.recv is not None and target.recv.locked and target.recv.points:
         what = f"{target.name} has received {target.recv.name}, and its key is not loaded there: nothing can be started"
-        hint = f"on {target.name}: `zfs load-key {target.recv.name}`; then `snaprep resume`"
-        return error("key-not-loaded", 10, what, facts, hint)
+        return key_missing(facts, target, target.recv, what, 10, "`snaprep resume`")
     return None
+
+
+def key_missing(facts: Facts, host: HostFacts, image: Image, what: str, exit_code: int, then: str) -> ErrorInfo:
+    hint = f"on {host.name}: `zfs load-key {image.key_of or image.name}`; then {then}"
+    return error("key-not-loaded", exit_code, what, facts, hint)

@@ -30,10 +30,15 @@ class Point:
     createtxg: int
     held: bool = False  # by our tag
     held_by_others: bool = False
+    bookmark: bool = False  # the snapshot is gone, its bookmark is left: an increment starts from it, nothing else does
 
     @property
     def guid(self) -> int:
         return self.guids[0]
+
+    def of(self, image: str) -> str:
+        """The full name, as a point of that image."""
+        return f"{image}{'#' if self.bookmark else '@'}{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Image:
     parts: tuple[str, ...] = ()
     ours: bool = False  # a run of this pair created it, so a run may destroy it; being marked alone is not enough
     points: tuple[Point, ...] = ()  # by createtxg, oldest first; only complete ones (in every part)
+    bookmarks: tuple[Point, ...] = ()  # the same of what the pair's own bookmarks have left of points that are gone
     origin: str | None = None  # the image whose point this one is a clone of
     origin_guid: int | None = None
     mounted_at: str | None = None
@@ -69,6 +75,7 @@ class Image:
     tuning: dict[str, str] = field(default_factory=dict)  # set here and worth having on a copy: recordsize, atime, ...
     encrypted: bool = False  # what is sent of it stays so, and its receiver needs no key to hold it
     locked: bool = False  # the key is not loaded: it can be received into, and not mounted
+    key_of: str = ""  # the dataset whose key opens it: of a clone its origin's
     fragments: tuple[str, ...] = ()  # names of snapshots that only some of the parts have
     strangers: tuple[str, ...] = ()  # datasets below it that are not configured as parts, relative
     partial: Partial | None = None  # what an interrupted receive has left

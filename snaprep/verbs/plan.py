@@ -295,7 +295,7 @@ def _stream_bytes(session: Session, source: HostFacts, base: lineage.Base | None
         return None
     if base is not None and base.point.guid == newest.guid:
         return live.written_bytes
-    if "estimate" not in source.volume.caps:
+    if "estimate" not in source.volume.caps or (base is not None and newest.createtxg < base.point.createtxg):
         return None
     args = {"point": newest.name, "base_guid": base.point.guid if base is not None else None, "flags": flags}
     return session.host(source.name).call("estimate", args, int, deadline_s=40) + live.written_bytes
@@ -338,6 +338,11 @@ def _warnings(
     unknown = [s.name for s in steps if s.step_bytes is None]
     if unknown and not source.volume.copies:
         said.append("this ZFS cannot say how large an increment will be: those bytes and times are unknown")
+    if source.live is not None and source.live.encrypted and target.recv is None:
+        said.append(
+            f"it is encrypted and sent as it lies on disk: {target.name} holds it without the key, and starts it with "
+            f"the key only; when the full copy has arrived, there: zfs load-key {recv_name(target.live_name)}"
+        )
     if source.live is not None and source.live.automounts:
         said.append(f"{source.live_name} on {source.name} will no longer be mounted at boot before its role is known")
     if target.live is not None and target.live.properties.get("serves") != "replica":

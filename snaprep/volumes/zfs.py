@@ -17,6 +17,7 @@ from snaprep.core.model import Finding
 from snaprep.core.volume import ImageRole, Point, VolumeFacts
 from snaprep.volumes import (
     owner,
+    zfs_bookmarks,
     zfs_check,
     zfs_command,
     zfs_facts,
@@ -82,7 +83,7 @@ class ZfsVolume:
             version=features.version,
             store=self.layout.pool,
             store_guid=int(pool.get("guid", "0")),
-            store_health=pool.get("health", "UNKNOWN"),
+            store_health=zfs_look.health(pool),
             import_id=zfs_look.import_id(pool),
             free_bytes=number_of(reading.rows, names[0], "available") if names else self.free_bytes(),
             size_bytes=parse_size(pool.get("size", "")),
@@ -133,13 +134,15 @@ class ZfsVolume:
         return zfs_facts.point(every, self.pair, get(zfs_facts.READ_POINT, every))
 
     def hold(self, image: str, point: str) -> None:
-        """Hold under the pair's tag. Held already is fine.
+        """Hold under the pair's tag. Held already is fine. A live image's points are bookmarked, too.
 
-        `zfs holds` does not work everywhere, so the snapshot remembers in a property that one of its holds is ours.
+        `zfs holds` does not work everywhere: a property of the snapshot remembers that one of its holds is ours.
         """
         every = self.layout.snapshots(image, point)
         self.ops.hold(self._tag, every)
         zfs("set", f"{HELD}={self.pair}", *every)
+        if image == self.layout.root and "bookmarks" in self.caps:
+            zfs_bookmarks.keep(self.ops, self.layout, image, point)
 
     def release(self, image: str, point: str) -> None:
         """Release the pair's hold. Not held, or gone, is fine."""
@@ -216,12 +219,12 @@ class ZfsVolume:
     ) -> list[tuple[str, list[str]]]:
         """(part, argv) of the programs that write the streams, in the order in which they must be sent.
 
-        `base_name`, when it is a snapshot of the image itself, is taken as it is, without looking for the GUID: the
-        receiver refuses a stream from another base. Raises `base-missing`.
+        `base_name`, when it is a snapshot or a bookmark of the image itself, is taken as it is, without looking for the
+        GUID: the receiver refuses a stream from another base. Raises `base-missing`.
         """
         if token is not None:
             return [("", ["zfs", "send", "-t", token])]
-        base = base_name if base_name.startswith(f"{image}@") else None
+        base = base_name if base_name.startswith((f"{image}@", f"{image}#")) else None
         if base is None and base_guid is not None:
             base = zfs_send.base(self.layout, self.caps, image, point, base_guid)
         return [
@@ -383,7 +386,7 @@ class ZfsVolume:
         listed = zfs("list", "-H", "-r", "-o", "name,origin", "-t", "filesystem,volume", self.layout.pool)
         zfs_guard.require_independent(image, dict(line.split("\t") for line in listed.splitlines()))
         zfs_command.unmount(image)
-        for name in sorted(rows, key=lambda n: (n.count("/"), "@" in n), reverse=True):
+        for name in sorted(rows, key=lambda n: (n.count("/"), not zfs_facts.is_dataset(n)), reverse=True):
             zfs_command.when_free(image, lambda name=name: zfs("destroy", name))  # type: ignore[misc]
 
     def promote(self, image: str) -> None:

@@ -11,9 +11,8 @@ from snaprep.core.model import Finding
 from snaprep.core.volume import Image, ImageRole, VolumeFacts
 from snaprep.volumes import zfs_mounts
 from snaprep.volumes.zfs_command import existing, get, get_local
-from snaprep.volumes.zfs_facts import Rows, dataset, number_of
+from snaprep.volumes.zfs_facts import Rows, dataset, number_of, point_prefix
 from snaprep.volumes.zfs_features import Features
-from snaprep.volumes.zfs_guard import point_prefix
 from snaprep.volumes.zfs_look import Layout
 
 _PAGE_BYTES_MAX = 16 << 10  # a record this large is still no waste with pages of 4 to 8 KiB
@@ -43,6 +42,7 @@ def findings(layout: Layout, facts: VolumeFacts, *, mountpoints: Sequence[str], 
         found += _missing(layout, as_target=as_target)
     else:
         found += _live(layout, live, mountpoints[0], mountpoints, as_target=as_target)
+    found += _keys(facts)
     found += _path(layout, mountpoints)
     found += _left(facts)
     found += _others(layout, facts)
@@ -142,6 +142,20 @@ def _live(
         what = f"below {live.name} are datasets that are not configured: {_few(live.strangers)}"
         yield Finding("strangers", "warn", what, "they are moved along with it; name them in `children` or move them")
     yield from _records(live)
+
+
+def _keys(facts: VolumeFacts) -> Iterator[Finding]:
+    """Encrypted datasets: what a rebuild and a take-over need on this host."""
+    worked_with = [i for i in facts.images if i.encrypted and i.role is not ImageRole.ISOLATED]
+    for key_of in sorted({i.key_of for i in worked_with}):
+        names = [i.name for i in worked_with if i.key_of == key_of]
+        if any(i.locked for i in worked_with if i.key_of == key_of):
+            what = f"{_few(names)} is encrypted, and its key is not loaded: it can be received, and not be started"
+            yield Finding("key-not-loaded", "fail", what, f"zfs load-key {key_of}, before a rebuild or a take-over")
+        else:
+            what = f"{_few(names)} is encrypted, and its key is loaded"
+            hint = f"after each boot of this host: zfs load-key {key_of}; without it nothing here can take over"
+            yield Finding("key", "ok", what, hint)
 
 
 def _records(live: Image) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     _kind(r"permission denied|must be (super)?user|insufficient privileges", "not-permitted", "Run as root."),
     _kind(r"pool I/O is currently suspended|pool is faulted", "volume-unavailable", "See `zpool status`."),
+    _kind(r"pool is read-only|read-only file system", "pool-unhealthy", "Import the pool so that it can be written."),
     _kind(r"out of space|no space left|quota exceeded", "no-space", "Free space in the pool, or enlarge it."),
     _kind(
         r"partially[- ]complete state|resume state|resuming stream.*token|contains partially-complete",
@@ -62,7 +63,7 @@ KINDS: tuple[Kind, ...] = (
         "The stream was cut or changed on its way; the target is as before. The round is repeated.",
     ),
     _kind(
-        r"unsupported (feature|version)|stream has unsupported|pool must be upgraded",
+        r"unsupported (feature|version)|stream has unsupported|pool must be upgraded|cannot perform raw receive",
         "feature-mismatch",
         "The target's ZFS cannot read this stream: the flags are chosen from what both can do.",
     ),
@@ -88,6 +89,10 @@ KINDS: tuple[Kind, ...] = (
         "Compare `dataset` in snaprep.toml with `zfs list` on that host.",
     ),
 )
+
+
+_BASE_GONE = next(kind for kind in KINDS if kind.id == "base-missing")
+_NO_SNAPSHOT = re.compile(r"cannot open '[^']*[@#][^']*': .*does not exist")
 
 
 def classify(stderr: str) -> Kind | None:
@@ -118,12 +123,18 @@ def explain(error: CommandFailed, *, details: tuple[str, ...] = ()) -> SnaprepEr
         return CheckFailed("volume-unavailable", str(error), hint="Install ZFS on this host.")
     if isinstance(error, CommandTimeout):
         return SnaprepError("volume-timeout", str(error), hint=hint_of("volume-timeout"))
-    return stream_error(error.stderr, error.status, details=details)
+    return _error(classify(error.stderr), error.stderr, error.status, details)
 
 
-def stream_error(stderr: str, status: int, *, details: tuple[str, ...] = ()) -> SnaprepError:
-    """The error for a `zfs send` or `zfs receive` that ended with `status` and said `stderr`."""
-    kind = classify(stderr)
+def stream_error(stderr: str, status: int) -> SnaprepError:
+    """The error for a `zfs send` or `zfs receive` that ended with `status` and said `stderr`.
+
+    A snapshot that is not there was there when the stream was planned.
+    """
+    return _error(_BASE_GONE if _NO_SNAPSHOT.search(stderr) else classify(stderr), stderr, status)
+
+
+def _error(kind: Kind | None, stderr: str, status: int, details: tuple[str, ...] = ()) -> SnaprepError:
     what = first_line(stderr) or f"zfs ended with status {status} and said nothing"
     if kind is None:
         return SnaprepError("zfs-failed", what, details=details)

@@ -22,7 +22,8 @@ READ = (
 )  # fmt: skip
 READ_POINT = ("guid", "createtxg", "userrefs", HELD)
 PARTIAL = "receive_resume_token"
-READ_IF = {"written": ("written", PARTIAL), "encryption": ("encryption", "keystatus")}  # cap -> what it adds
+ENCRYPTION = ("encryption", "keystatus", "encryptionroot")
+READ_IF = {"written": ("written", PARTIAL), "encryption": ENCRYPTION}  # cap -> what it adds
 # Native properties that change how a database performs or how large its deltas are, so a copy should have them too.
 TUNING = frozenset(
     {
@@ -69,6 +70,11 @@ def parse_names(text: str, root: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def point_prefix(pair: str) -> str:
+    """What the names of all points start with that this pair's runs create."""
+    return f"snaprep-{pair}-"
+
+
 def text_of(rows: Rows, name: str, prop: str) -> str | None:
     value = rows.get(name, {}).get(prop)
     return None if value is None or value.text in ("-", "") else value.text
@@ -88,6 +94,11 @@ def dataset(image: str, part: str) -> str:
     return f"{image}/{part}" if part else image
 
 
+def is_dataset(name: str) -> bool:
+    """Neither a snapshot nor a bookmark."""
+    return "@" not in name and "#" not in name
+
+
 def images(names: Sequence[str], root: str, children: Sequence[str], pair: str, reading: Reading) -> tuple[Image, ...]:
     """Every image of `names` that is there. `root` is the configured one."""
     return tuple(_image(name, root, children, pair, reading) for name in names if name in reading.rows)
@@ -95,7 +106,7 @@ def images(names: Sequence[str], root: str, children: Sequence[str], pair: str, 
 
 def _image(name: str, root: str, children: Sequence[str], pair: str, reading: Reading) -> Image:
     rows = reading.rows
-    below = [d.removeprefix(f"{name}/") for d in rows if d.startswith(f"{name}/") and "@" not in d]
+    below = [d.removeprefix(f"{name}/") for d in rows if d.startswith(f"{name}/") and is_dataset(d)]
     parts = tuple(sorted(p for p in below if p in children))
     every = [dataset(name, part) for part in ("", *parts)]
     points, fragments = _points(every, pair, rows)
@@ -110,6 +121,7 @@ def _image(name: str, root: str, children: Sequence[str], pair: str, reading: Re
         parts=parts,
         ours=marked and all(CREATED in reading.local.get(d, {}) for d in every),
         points=points,
+        bookmarks=_bookmarks(every, pair, rows, points),
         origin=origin.partition("@")[0] if origin else None,
         origin_guid=number_of(rows, origin, "guid") or None if origin else None,
         mounted_at=mount.path if mount else None,
@@ -124,6 +136,7 @@ def _image(name: str, root: str, children: Sequence[str], pair: str, reading: Re
         tuning={p: v.text for p, v in sorted(reading.local.get(name, {}).items()) if p in TUNING},
         encrypted=any(text_of(rows, d, "encryption") not in (None, "off") for d in every),
         locked=any(text_of(rows, d, "keystatus") == "unavailable" for d in every),
+        key_of=text_of(rows, name, "encryptionroot") or "",
         fragments=fragments,
         strangers=tuple(sorted(p for p in below if p not in children)),
         partial=next((partial(t, alone=not parts) for d in every if (t := text_of(rows, d, PARTIAL))), None),
@@ -171,6 +184,24 @@ def _points(every: Sequence[str], pair: str, rows: Rows) -> tuple[tuple[Point, .
     return tuple(sorted(points, key=lambda p: (p.createtxg, p.name))), tuple(sorted(fragments))
 
 
+def _bookmarks(every: Sequence[str], pair: str, rows: Rows, points: Sequence[Point]) -> tuple[Point, ...]:
+    """The pair's own, of points that are gone, by createtxg."""
+    first = f"{every[0]}#{point_prefix(pair)}"
+    names = [b.partition("#")[2] for b in rows if b.startswith(first)]
+    found = [
+        Point(
+            name=name,
+            guids=tuple(number_of(rows, f"{d}#{name}", "guid") for d in every),
+            createtxg=number_of(rows, f"{every[0]}#{name}", "createtxg"),
+            bookmark=True,
+        )
+        for name in names
+        if all(f"{d}#{name}" in rows for d in every)
+    ]
+    there = {p.guids for p in points}
+    return tuple(sorted((b for b in found if b.guids not in there), key=lambda b: b.createtxg))
+
+
 def point(snapshots: Iterable[str], pair: str, rows: Rows) -> Point:
     """One point from the properties of its snapshots, the root's first."""
     every = list(snapshots)
@@ -186,7 +217,7 @@ def point(snapshots: Iterable[str], pair: str, rows: Rows) -> Point:
 
 
 def base_name(found: Sequence[Image], image: str, point: str, base_guid: int) -> str | None:
-    """The full name of the base: a snapshot of the image itself before `point`, or of an origin before the fork.
+    """The full name of the base: of the image itself before `point`, or of an origin before the fork.
 
     None when the base is not in the point's history.
     """
@@ -195,9 +226,9 @@ def base_name(found: Sequence[Image], image: str, point: str, base_guid: int) ->
     while current is not None and current.name not in seen:
         seen.add(current.name)
         end = next((p for p in current.points if p.name == head), None)
-        base = current.point(base_guid)
+        base = next((p for p in (*current.points, *current.bookmarks) if p.guid == base_guid), None)
         if end is not None and base is not None and base.createtxg <= end.createtxg:
-            return f"{current.name}@{base.name}"
+            return base.of(current.name)
         parent = by_name.get(current.origin or "")
         fork = parent.point(current.origin_guid) if parent and current.origin_guid else None
         current, head = parent, fork.name if fork else ""

@@ -11,12 +11,7 @@ from collections.abc import Mapping
 
 from snaprep.core.errors import CheckFailed, SnaprepError
 from snaprep.core.volume import ImageRole
-from snaprep.volumes.zfs_facts import CREATED, PAIR, ROLE, Rows, is_marked, number_of, text_of
-
-
-def point_prefix(pair: str) -> str:
-    """What the names of all points start with that this pair's runs create."""
-    return f"snaprep-{pair}-"
+from snaprep.volumes.zfs_facts import CREATED, PAIR, ROLE, Rows, is_marked, number_of, point_prefix, text_of
 
 
 def intent(pair: str) -> str:
@@ -62,6 +57,12 @@ def require_our_point(snapshot: str, pair: str, rows: Rows, local: Rows) -> None
         raise CheckFailed("not-ours", f"{snapshot} was not created by a run of pair {pair}; it stays")
 
 
+def _require_our_bookmark(bookmark: str, pair: str) -> None:
+    """Raises `not-ours`. It has no properties."""
+    if not bookmark.partition("#")[2].startswith(point_prefix(pair)):
+        raise CheckFailed("not-ours", f"{bookmark} was not created by a run of pair {pair}; it stays")
+
+
 def _ours(holder: str, pair: str, local: Rows) -> bool:
     return is_marked(local, holder, PAIR, pair) and CREATED in local.get(holder, {})
 
@@ -80,6 +81,8 @@ def require_our_image(image: str, pair: str, rows: Rows, local: Rows) -> None:
         if "@" in name:
             require_our_point(name, pair, rows, local)
             require_unheld(name, rows)
+        elif "#" in name:
+            _require_our_bookmark(name, pair)
         elif not _ours(name, pair, local):
             raise CheckFailed("not-ours", f"{name} was not created by a run of pair {pair}; it stays")
     role = text_of(local, image, ROLE)

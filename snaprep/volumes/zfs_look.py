@@ -61,7 +61,7 @@ def read(layout: Layout, wanted: Sequence[str], caps: Collection[str], *, deadli
     """Two processes: what is below the images, and what is set right on them. Snapshots may be named, too."""
     props = [*zfs_facts.READ, *(prop for cap, found in zfs_facts.READ_IF.items() if cap in caps for prop in found)]
     rows = get(props, wanted, "-r", deadline_s=deadline_s) if wanted else {}
-    return Reading(rows, local(layout, [n for n in rows if "@" not in n]), zfs_mounts.zfs_mounts())
+    return Reading(rows, local(layout, list(filter(zfs_facts.is_dataset, rows))), zfs_mounts.zfs_mounts())
 
 
 def histories(layout: Layout) -> tuple[Image, ...]:
@@ -76,7 +76,7 @@ def subtree(layout: Layout, image: str) -> tuple[Rows, Rows]:
     One process, unless the image carries no mark of the pair.
     """
     rows = get(["origin", "userrefs", HELD, *MARKS], [image], "-r")
-    datasets = [n for n in rows if "@" not in n]
+    datasets = list(filter(zfs_facts.is_dataset, rows))
     if all(is_marked(rows, n, PAIR, layout.pair) for n in datasets):
         return rows, local_of(rows)
     return rows, local(layout, datasets)
@@ -112,8 +112,13 @@ def half_made(layout: Layout, image: str) -> bool:
             raise
         return False
     names_there = [line.partition("@")[2] for line in listed.splitlines()]
-    prefix = zfs_guard.point_prefix(layout.pair)
+    prefix = zfs_facts.point_prefix(layout.pair)
     return bool(names_there) and all(name.startswith(prefix) for name in names_there)
+
+
+def health(pool: Mapping[str, str]) -> str:
+    """As ZFS says it. A pool that was imported to be read only counts itself as ONLINE, and takes no snapshot."""
+    return "READONLY" if pool.get("readonly") == "on" else pool.get("health", "UNKNOWN")
 
 
 def import_id(pool: Mapping[str, str]) -> str:

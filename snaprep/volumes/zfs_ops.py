@@ -38,6 +38,15 @@ class ZfsOps(Protocol):
     def destroy(self, snapshots: Sequence[str]) -> None:
         """In this order. Gone already is fine. Raises `has-dependents`; `point-held` or `dataset-busy` when held."""
 
+    def bookmark(self, snapshots: Sequence[str]) -> None:
+        """Of each under its own name, where bookmarks are. There already is fine. Raises `unknown-dataset`."""
+
+    def bookmarks(self, dataset: str) -> list[str]:
+        """The full names of a dataset's own."""
+
+    def destroy_bookmarks(self, bookmarks: Sequence[str]) -> None:
+        """Gone already is fine."""
+
     def stream_bytes(self, snapshot: str, base: str | None, flags: Sequence[str]) -> int:
         """The estimated size of a stream. Raises `base-missing`, `unknown-dataset`."""
 
@@ -91,6 +100,20 @@ class CommandOps:
             except SnaprepError as error:
                 if error.id != "unknown-dataset":
                     raise
+
+    def bookmark(self, snapshots: Sequence[str]) -> None:
+        for snapshot in snapshots:
+            try:
+                zfs("bookmark", snapshot, snapshot.replace("@", "#"))
+            except SnaprepError as error:
+                if "bookmark exists" not in error.info.what:
+                    raise
+
+    def bookmarks(self, dataset: str) -> list[str]:
+        return zfs("list", "-H", "-d", "1", "-o", "name", "-t", "bookmark", dataset).splitlines()
+
+    def destroy_bookmarks(self, bookmarks: Sequence[str]) -> None:
+        self.destroy(bookmarks)
 
     def stream_bytes(self, snapshot: str, base: str | None, flags: Sequence[str]) -> int:
         argv = zfs_stream.dry(zfs_stream.send(snapshot, base, flags))

@@ -27,6 +27,7 @@ _IDS: tuple[tuple[tuple[type[lzc_exc.ZFSError], ...], str], ...] = (
     ((lzc_exc.SnapshotIsHeld,), "point-held"),
     ((lzc_exc.SnapshotIsCloned,), "has-dependents"),
     ((lzc_exc.NoSpace, lzc_exc.QuotaExceeded), "no-space"),
+    ((lzc_exc.ReadOnlyPool,), "pool-unhealthy"),
     ((lzc_exc.SnapshotMismatch,), "base-missing"),
     ((lzc_exc.SuspendedPool, lzc_exc.ZFSInitializationFailed), "volume-unavailable"),
 )
@@ -37,6 +38,7 @@ _CODES = {
     errno.ENOSPC: "no-space",
     errno.EDQUOT: "no-space",
     errno.EBUSY: "dataset-busy",
+    errno.EROFS: "pool-unhealthy",
     errno.EIO: "volume-unavailable",
 }
 _FLAGS = {"-L": ("large_blocks",), "-c": ("compress",), "-e": ("embedded_data",), "-w": ("raw",)}
@@ -102,6 +104,34 @@ class LibraryOps:
     def destroy(self, snapshots: Sequence[str]) -> None:
         """All of them, or none."""
         _called(["destroy", *snapshots], lambda: lzc.lzc_destroy_snaps(snapshots, defer=False))
+
+    def bookmark(self, snapshots: Sequence[str]) -> None:
+        """All of them or none, so what is there already is left out."""
+
+        def bookmark() -> None:
+            left = list(snapshots)
+            while left:
+                try:
+                    lzc.lzc_bookmark({snapshot.replace("@", "#"): snapshot for snapshot in left})
+                except lzc_exc.BookmarkFailure as failure:
+                    there = {error.name for error in failure.errors if isinstance(error, lzc_exc.BookmarkExists)}
+                    rest = [snapshot for snapshot in left if snapshot.replace("@", "#").encode() not in there]
+                    if rest == left:
+                        raise
+                    left = rest
+                else:
+                    return
+
+        _called(["bookmark", *snapshots], bookmark)
+
+    def bookmarks(self, dataset: str) -> list[str]:
+        typed = ["list", "-H", "-d", "1", "-o", "name", "-t", "bookmark", dataset]
+        return [f"{dataset}#{name.decode()}" for name in _called(typed, lambda: lzc.lzc_get_bookmarks(dataset))]
+
+    def destroy_bookmarks(self, bookmarks: Sequence[str]) -> None:
+        """All of them, or none."""
+        if bookmarks:
+            _called(["destroy", *bookmarks], lambda: lzc.lzc_destroy_bookmarks(bookmarks))
 
     def stream_bytes(self, snapshot: str, base: str | None, flags: Sequence[str]) -> int:
         words = [word for flag in flags for word in _FLAGS[flag]]

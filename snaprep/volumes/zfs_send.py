@@ -21,7 +21,7 @@ def base(layout: Layout, caps: Collection[str], image: str, point: str, base_gui
     """
     for _ in range(_FORKS_MAX):
         name = found(layout, image, point, base_guid)
-        if "origin" in caps or name.startswith(f"{image}@"):
+        if "origin" in caps or name.startswith((f"{image}@", f"{image}#")):
             return name
         promote(layout, image)
     raise SnaprepError("base-missing", f"{name} is more than {_FORKS_MAX} forks behind {image}@{point}")

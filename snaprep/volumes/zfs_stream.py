@@ -9,9 +9,9 @@ from snaprep.volumes.zfs_facts import dataset
 
 
 def part_of(snapshot: str, part: str) -> str:
-    """The same snapshot of another part: "a/db@x" with "log" is "a/db/log@x"."""
-    image, _, name = snapshot.partition("@")
-    return f"{dataset(image, part)}@{name}"
+    """The same snapshot or bookmark of another part: "a/db@x" with "log" is "a/db/log@x"."""
+    image, sign, name = re.split("([@#])", snapshot, maxsplit=1)
+    return f"{dataset(image, part)}{sign}{name}"
 
 
 def options(properties: Mapping[str, str]) -> list[str]:

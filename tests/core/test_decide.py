@@ -540,6 +540,15 @@ def test_a_take_over_needs_a_server_and_a_known_name() -> None:
     assert takeover_error(both(DEAD, alone()), target="a") == "no-replica"
 
 
+def test_an_encrypted_copy_takes_over_when_its_key_is_there() -> None:
+    """What cannot be opened is not promoted; the error names the dataset whose key it is."""
+    sealed = with_live(alone(), encrypted=True, locked=True, key_of="b/db.recv")
+    action = decide_takeover(both(DEAD, sealed), POLICY, NEW)
+    assert isinstance(action, Refuse)
+    assert (action.error.id, "zfs load-key b/db.recv" in action.error.hint) == ("key-not-loaded", True)
+    assert isinstance(decide_takeover(both(DEAD, with_live(sealed, locked=False)), POLICY, NEW), TakeOver)
+
+
 # -- refreshing --------------------------------------------------------------------------------------------------------
 
 

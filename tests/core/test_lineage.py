@@ -70,6 +70,21 @@ def test_history_goes_along_origins_up_to_each_fork() -> None:
     assert [a.point.guid for a in history(volume(grand, recv, live), live)] == [7, 4, 3, 2, 1]
 
 
+def test_a_bookmark_is_a_base_by_its_age() -> None:
+    """Of what is left of the source's points the newest that the target holds is the base, a bookmark or a snapshot."""
+    left = replace(point(2, held=False), bookmark=True)
+    there = volume(image("b/db.recv", ImageRole.RECV, point(1), point(2)))
+    sent = image("a/db", ImageRole.LIVE, point(1), point(3), bookmarks=(left,))
+    base = common_base(volume(sent), sent, there, "b/db.recv")
+    assert base is not None
+    assert (base.source_name, base.continues) == (f"a/db#{left.name}", True)
+    older = replace(left, guids=(1,), createtxg=1)
+    sent = image("a/db", ImageRole.LIVE, point(2), bookmarks=(older,))
+    base = common_base(volume(sent), sent, there, "b/db.recv")
+    assert base is not None
+    assert base.source_name == f"a/db@{point(2).name}"
+
+
 def test_a_chain_that_leads_nowhere_ends() -> None:
     """An origin that is not there, a fork that is gone, and a circle all end the history."""
     lost = image("b/db", ImageRole.LIVE, point(7), origin="b/none", origin_guid=1)

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tests.rig import java
@@ -14,6 +15,8 @@ from tests.rig.host import CLASSPATH, DERBY_USER, JVM
 from tests.rig.node import RigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.rig.host import Host
 
 DATABASE = "bank"
@@ -48,6 +51,7 @@ def create_bank(
     dataset: str = "tank/bank",
     mountpoint: str = "/srv/bank",
     canmount: str = "noauto",
+    properties: Mapping[str, str] = MappingProxyType({}),
 ) -> Bank:
     """Creates and mounts the dataset and fills it with a cleanly shut down database of `size_mb` that belongs
     to the user `derby`. Derby itself boots it for the first client that asks. The database is built once for
@@ -56,7 +60,7 @@ def create_bank(
     if not mountpoint.startswith("/srv/"):
         raise RigError(f"{mountpoint} is not below /srv, which is all that a host has for itself")
     built = build(size_mb)
-    layout = {"recordsize": "8K", "atime": "off", "mountpoint": mountpoint, "canmount": canmount}
+    layout = {"recordsize": "8K", "atime": "off", "mountpoint": mountpoint, "canmount": canmount, **properties}
     options = [word for name, value in layout.items() for word in ("-o", f"{name}={value}")]
     host.zfs("create", *options, dataset)
     if host.zfs("get", "-Hp", "-o", "value", "mounted", dataset) != "yes":

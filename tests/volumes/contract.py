@@ -109,6 +109,39 @@ class TestStreams:
             assert target.image(target.recv).points == before
         assert feed(argv, stream) is None
 
+    @pytest.mark.parametrize("full", [True, False])
+    def test_a_stream_that_was_cut_again_and_again_goes_on(self, plain: Pair, full: bool) -> None:  # noqa: FBT001
+        """Where streams can go on, each one brings what the cut ones have not: little is sent twice, and the whole is
+        what one stream would have brought.
+        """
+        source, target = plain
+        if "resume" not in source.volume.facts().caps:
+            return
+        base = None if full else source.point()
+        if base is not None:
+            ship(source, target, base)
+        source.write("more.dat", 8 << 20)
+        head, guid = source.point(), base.guid if base else None
+        ((_, argv),) = source.volume.open_send(source.live, head.name, guid)
+        stream = stream_bytes(argv)
+        whole, sent = len(stream), 0
+        for share in (0.31, 0.53, 0.07, 0.71):
+            receive = target.volume.open_receive(target.recv, "", origin=None, base_guid=guid, resumes=sent > 0)
+            cut = stream[: int(share * len(stream))]
+            assert feed(receive, cut) is not None
+            sent += len(cut)
+            partial = target.image(target.recv).partial
+            assert partial is not None
+            assert (partial.head_guid, partial.base_guid) == (head.guid, guid)
+            ((_, argv),) = source.volume.open_send(source.live, head.name, guid, token=partial.token)
+            stream = stream_bytes(argv)
+        receive = target.volume.open_receive(target.recv, "", origin=None, base_guid=guid, resumes=True)
+        assert feed(receive, stream) is None
+        assert sent + len(stream) < 1.1 * whole
+        target.volume.received(target.recv, head.name, head.guids)
+        target.present(head.name)
+        assert target.digest() == source.digest()
+
     def test_a_flipped_bit_leaves_the_target_as_it_was(self, plain: Pair) -> None:
         """A stream with one changed bit is refused as damaged, wherever the bit is."""
         stream, argv = increment(plain)
@@ -174,6 +207,52 @@ class TestStreams:
         with pytest.raises(SnaprepError) as caught:
             source.volume.open_send(source.live, head.name, base.guid)
         assert caught.value.id == "base-missing"
+
+    def test_a_bookmark_is_a_base_when_the_snapshot_is_gone(self, pair: Pair) -> None:
+        """Where there are bookmarks, a base that was let go of still is one, of the image itself and of a clone's
+        origin; without them it is gone.
+        """
+        source, target = pair
+        base = source.point()
+        ship(source, target, base)
+        source.volume.hold(source.live, base.name)
+        source.volume.hold(source.live, base.name)
+        assert source.image(source.live).bookmarks == ()  # the snapshot itself is better
+        source.volume.let_go(source.live, base.name)
+        source.write("more.dat", 2 << 20)
+        head = source.point()
+        if "bookmarks" not in source.volume.facts().caps:
+            with pytest.raises(SnaprepError, match="does not descend"):
+                source.volume.open_send(source.live, head.name, base.guid)
+            return
+        assert [b.guids for b in source.image(source.live).bookmarks] == [base.guids]
+        assert 2 << 20 <= source.volume.estimate_bytes(source.live, head.name, base.guid) < 4 << 20
+        clone = f"{source.live}.scratch"
+        source.volume.clone(source.live, head.name, clone, mountpoint=None, role=ImageRole.SCRATCH)
+        assert source.volume.open_send(clone, source.volume.snapshot(clone, "of-a-clone").name, base.guid)
+        source.raw("destroy", "-r", clone)
+        assert 2 << 20 <= ship(source, target, head) < 4 << 20
+        target.present(head.name)
+        assert target.digest() == source.digest()
+
+    def test_bookmarks_are_few(self, pair: Pair) -> None:
+        """Of the points that were let go of, the last held one's bookmark is left, and other people's stay."""
+        source, _ = pair
+        if "bookmarks" not in source.volume.facts().caps:
+            return
+        points = [source.point() for _ in range(3)]
+        source.raw("bookmark", f"{source.live}@{points[0].name}", f"{source.live}#nightly")
+        source.raw("bookmark", f"{source.live}/log@{points[0].name}", f"{source.live}/log#nightly")
+        for point in points:
+            source.volume.hold(source.live, point.name)
+            source.volume.let_go(source.live, point.name)
+        image = source.image(source.live)
+        assert [b.name for b in image.bookmarks] == [points[-1].name]
+        assert (image.strangers, image.fragments) == ((), ())
+        assert "nightly" in source.raw("list", "-H", "-t", "bookmark", "-o", "name", source.live)
+        source.volume.set_automount(source.live, on=False)
+        aside = source.set_aside(source.live, "isolated")
+        assert [b.name for b in source.image(aside).bookmarks] == [points[-1].name]
 
     def test_an_increment_onto_another_base_is_refused(self, plain: Pair) -> None:
         """The target has a newer point than the increment starts from: refused, as such or, by newer versions of ZFS,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from snaprep.agent import process
 from snaprep.core.errors import SnaprepError
 from snaprep.core.volume import ImageRole, Point
 from tests.volumes.conftest import Make
@@ -23,6 +24,12 @@ def send_raw(source: Side, target: Side, point: Point, base: Point | None) -> by
     assert feed(target.volume.open_receive(target.recv, "", origin=None, base_guid=guid), stream) is None
     target.volume.received(target.recv, point.name, point.guids)
     return stream
+
+
+def key_findings(side: Side) -> dict[str, str]:
+    """What check says of keys: ids and hints."""
+    found = side.volume.check(mountpoints=(str(side.path), f"{side.path}.replica"), as_target=True)
+    return {f.id: f.hint for f in found if f.id.startswith("key")}
 
 
 def test_raw_streams_without_the_key(make_side: Make, tmp_path: Path) -> None:
@@ -45,6 +52,11 @@ def test_raw_streams_without_the_key(make_side: Make, tmp_path: Path) -> None:
     stream += send_raw(source, target, second, first)
     assert WORD[:22] not in stream
     assert (target.image(target.recv).encrypted, target.image(target.recv).locked) == (True, True)
+    assert key_findings(target) == {"key-not-loaded": f"zfs load-key {target.recv}, before a rebuild or a take-over"}
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(os.urandom(32))
+    with pytest.raises(process.CommandFailed, match="ncorrect key"):
+        target.raw("load-key", "-L", f"file://{wrong}", target.recv)
     with pytest.raises(SnaprepError) as caught:
         target.present(second.name)
     assert caught.value.id == "key-not-loaded"
@@ -52,4 +64,6 @@ def test_raw_streams_without_the_key(make_side: Make, tmp_path: Path) -> None:
         target.volume.destroy_image(target.live)
     target.raw("load-key", "-L", f"file://{key}", target.recv)
     assert target.present(second.name).role is ImageRole.LIVE
+    assert target.image(target.live).key_of == target.recv
+    assert list(key_findings(target)) == ["key"]
     assert target.digest() == source.digest()
