@@ -8,16 +8,31 @@ from snaprep.act import feed as act_feed
 from snaprep.act.context import Context, Memory
 from snaprep.act.feed import Feeding
 from snaprep.control import Control, Sink
-from snaprep.core.action import Feed, FeedCutover, KeepLog, KeepNoLog, Present
+from snaprep.core.action import (
+    Action,
+    Feed,
+    FeedCutover,
+    Hold,
+    KeepLog,
+    KeepNoLog,
+    Present,
+    Reopen,
+    Switchover,
+)
 from snaprep.core.errors import SnaprepError
 from snaprep.core.estimate import Prediction
-from snaprep.core.lane import caught_up
+from snaprep.core.follow import caught_up
 from snaprep.core.model import CutoverTried, Facts, FeedFacts, Policy
 from snaprep.core.report import BaseReport, CutoverReport, Forecast, RunState
 from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal, fields_of
 from snaprep.patience import Patience
 from snaprep.session import Session
+
+
+def leaves_alone(action: Action) -> bool:
+    """A feed goes on beside this, or is ended by it."""
+    return isinstance(action, Feed | FeedCutover | Hold | Reopen) or (isinstance(action, Switchover) and action.fed)
 
 
 class Feeds(Patience):

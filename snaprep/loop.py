@@ -47,7 +47,7 @@ from snaprep.core.estimate import Prediction, bytes_per_s
 from snaprep.core.model import Facts, History, Policy, RoundDone
 from snaprep.core.report import BaseReport, LaneReport, Report, RunState, named_lane
 from snaprep.core.who import judged
-from snaprep.feeding import Feeds
+from snaprep.feeding import Feeds, leaves_alone
 from snaprep.journal import Journal, earlier, fields_of, told
 from snaprep.observe import observe
 from snaprep.session import Session
@@ -92,7 +92,7 @@ class Run(Feeds):
             )
             action = decide_next(facts, self.policy, self.memory.history)
             new = self._is_new(action)
-            if not isinstance(action, Feed | FeedCutover | Hold | Reopen):
+            if not leaves_alone(action):
                 self.stop_feeding(facts)
             if new:
                 self.journal.append("decision", action=type(action).__name__, **told(action))
@@ -276,6 +276,7 @@ class Run(Feeds):
         way = f"{action.roles.target} becomes the primary, {action.roles.source} its replica"
         forecast = self._forecast(Prediction(action.p50_ms, action.p90_ms, 0))
         self._say(state=RunState.SWITCHING_OVER, reason=way, forecast=forecast)
+        self.feeding = None  # one that there is ends in this, well or not
         tried, shown, error = switchover.switch_over(context, action)
         self.journal.append("switchover", **fields_of(tried))
         self._say(cutover=shown)

@@ -88,7 +88,7 @@ def take_over(
                 raise Aborted("not-confirmed", "nothing was changed", hint="type the host's name to go on")
         return action
 
-    return _carry_out(pair, policy, sink, control, "takeover", decide_next, need_all=False)
+    return _carry_out(pair, policy, sink, control, "takeover", decide_next, need_all=False, ends_follower=True)
 
 
 def switch_over(
@@ -114,7 +114,7 @@ def switch_over(
                 raise Aborted("not-confirmed", "nothing was changed", hint="type the host's name to go on")
         return action
 
-    return _carry_out(pair, policy, sink, control, "switchover", decide_next)
+    return _carry_out(pair, policy, sink, control, "switchover", decide_next, ends_follower=True)
 
 
 def _carry_out(
@@ -127,8 +127,12 @@ def _carry_out(
     *,
     need_all: bool = True,
     databases: bool = True,
+    ends_follower: bool = False,
 ) -> Report:
-    """Connect, lock, loop, tell how it ended. `databases`: nobody else may halt the databases meanwhile."""
+    """Connect, lock, loop, tell how it ended. `databases`: nobody else may halt the databases meanwhile.
+
+    `ends_follower`: a run of this pair that follows is told to end, and waited for.
+    """
     journal = Journal.open(pair.name, run=new_run_id(), secrets=tuple(h.derby.password for h in pair.hosts))
     with Session.open(pair) as session:
         run = Run(session, policy, sink, control or Control(), journal, verb)
@@ -136,7 +140,7 @@ def _carry_out(
         try:
             if need_all:
                 session.need_all()
-            else:
+            if ends_follower:
                 end_follower(session, sink)
             session.lock(journal.run, verb, [h.name for h in pair.hosts] if databases else ())
             report = run.loop(decide_next)
@@ -148,7 +152,7 @@ def _carry_out(
 
 
 def end_follower(session: Session, sink: Sink) -> None:
-    """A replica that is to take over is no longer fed: the run that follows is told to end, and waited for."""
+    """A replica that is to serve is no longer fed by another run: that is told to end, and waited for."""
     until_s = time.monotonic() + _FOLLOWER_ENDS_S
     told = False
     while time.monotonic() < until_s:

@@ -70,6 +70,7 @@ def switch_plan(context: Context, action: Switchover) -> SwitchPlan:
         warm=_common_point(source, target),
         owner=context.owner(source, target),
         generation=action.generation,
+        fed=action.fed,
         budget_ms=policy.budget_ms,
         lease_ms=policy.cutover_lease_ms,
     )

@@ -184,6 +184,7 @@ class Switchover:
 
     roles: Roles  # as they are before it
     generation: int  # the one that the target will have
+    fed: bool = False  # the replica is fed, and gets the last of the log so
     p50_ms: float
     p90_ms: float
     final: ClassVar[bool] = False

@@ -1,15 +1,18 @@
 """What a planned change of roles does next. Pure, like `decide`.
 
-Invariant: the source is only shut down while its replica is attached, so that it has all but the last of the log; once
-the target is marked as the primary, nothing opens the former one.
+Invariant: the source is only shut down while its replica is attached or fed, so that it has all but the last of the
+log; once the target is marked as the primary, nothing opens the former one.
 """
 
 from __future__ import annotations
 
-from snaprep.core.action import Action, Hold, Refuse, Reopen, Roles, Switchover, TakeOver
+from dataclasses import replace
+
+from snaprep.core.action import Action, Feed, Hold, Refuse, Reopen, Roles, Switchover, TakeOver
 from snaprep.core.decide import attached, cannot_start, decide_rebuild
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import predict_switchover
+from snaprep.core.follow import caught_up, feedable
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy
 from snaprep.core.refusals import error, held_up, overdue
@@ -34,7 +37,8 @@ def decide_switchover(facts: Facts, policy: Policy, history: History, target: st
     if isinstance(roles, ErrorInfo):
         return Refuse(error=roles)
     if roles.source == target:
-        return decide_rebuild(facts, policy, history)  # it serves; what is left is that the other follows
+        # It serves; what is left is that the other follows. Whether the log is kept is not a switchover's to change.
+        return decide_rebuild(facts, policy, replace(history, log_let_go=True))
     source, other = facts.host(roles.source), facts.host(roles.target)
     if (refused := cannot_start(facts, source, other)) is not None:
         return refused
@@ -46,10 +50,20 @@ def decide_switchover(facts: Facts, policy: Policy, history: History, target: st
         what = f"the switchover was begun and undone, because: {history.switchovers[-1].error}"
         hint = f"see the cause above; `snaprep resume` makes {other.name} a replica again"
         return Refuse(error=error("switchover-undone", 20, what, facts, hint))
-    if not attached(source, other):
+    return _by_its_replica(facts, policy, history, roles)
+
+
+def _by_its_replica(facts: Facts, policy: Policy, history: History, roles: Roles) -> Action:
+    """Attached, or fed: then it is fed to the end of the log first."""
+    source, other = facts.host(roles.source), facts.host(roles.target)
+    if attached(source, other):
+        return _switch_or_wait(facts, policy, history, roles)
+    if (origin := feedable(source, other)) is None:
         what = f"{other.name} does not follow {source.name}: {other.engine.state}"
         return Refuse(error=error("not-attached", 3, what, facts, "`snaprep rebuild` makes it a replica first"))
-    return _switch_or_wait(facts, policy, history, roles)
+    if not caught_up(source.feed):
+        return Feed(roles=roles, origin=origin)
+    return _switch_or_wait(facts, policy, history, roles, fed=True)
 
 
 def decide_resume(facts: Facts, policy: Policy, history: History) -> Action:
@@ -69,7 +83,7 @@ def finish(facts: Facts, half: HostFacts) -> TakeOver:
     )
 
 
-def _switch_or_wait(facts: Facts, policy: Policy, history: History, roles: Roles) -> Action:
+def _switch_or_wait(facts: Facts, policy: Policy, history: History, roles: Roles, *, fed: bool = False) -> Action:
     prediction = predict_switchover(history.switchovers)
     if prediction.p90_ms > policy.budget_ms - policy.undo_ms:
         what = (
@@ -84,4 +98,10 @@ def _switch_or_wait(facts: Facts, policy: Policy, history: History, roles: Roles
         return Hold(
             reason="waiting: " + "; ".join(reasons), pace_s=1.0, p50_ms=prediction.p50_ms, p90_ms=prediction.p90_ms
         )
-    return Switchover(roles=roles, generation=roles.generation + 1, p50_ms=prediction.p50_ms, p90_ms=prediction.p90_ms)
+    return Switchover(
+        roles=roles,
+        generation=roles.generation + 1,
+        fed=fed,
+        p50_ms=prediction.p50_ms,
+        p90_ms=prediction.p90_ms,
+    )

@@ -31,6 +31,7 @@ from snaprep.core.model import (
     OPEN_STATES,
     EngineState,
     Facts,
+    FeedFacts,
     History,
     HostFacts,
     ImageRole,
@@ -54,6 +55,7 @@ _PASSING = frozenset(
         "no-database",  # its host is out of reach
     }
 )
+CAUGHT_UP_BYTES = 4 << 20  # what is fed well within a cutover
 _PACE_S = 2.0
 _TAKEN = "taken"
 _FOLLOWER = "fed."
@@ -153,6 +155,11 @@ def feedable(source: HostFacts, target: HostFacts) -> Origin | None:
         return None
     at = target.engine.position
     return origin if at is None or at >= kept.first else None
+
+
+def caught_up(feed: FeedFacts | None) -> bool:
+    """The replica has said where it is, and what it lacks is fed in no time."""
+    return feed is not None and feed.phase == "feeding" and feed.stored > 0 and feed.lag_bytes <= CAUGHT_UP_BYTES
 
 
 def origin_of(image: Image | None) -> Origin | None:

@@ -13,12 +13,11 @@ from snaprep.core.choose import choose
 from snaprep.core.decide import attached, cannot_start, decide_rebuild
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import FEED_MS
-from snaprep.core.follow import decide_follow
-from snaprep.core.model import Facts, FeedFacts, History, Policy
+from snaprep.core.follow import caught_up, decide_follow
+from snaprep.core.model import Facts, History, Policy
 from snaprep.core.refusals import held_up, overdue, undone
 from snaprep.core.who import who
 
-CAUGHT_UP_BYTES = 4 << 20  # what is fed well within a cutover
 _PACE_S = 1.0
 
 
@@ -52,11 +51,6 @@ def _feed_and_cut(facts: Facts, policy: Policy, history: History) -> Action:
     if reasons := held_up(facts, source.name, policy):
         return _wait(facts, policy, history, reasons)
     return FeedCutover(roles=roles, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])
-
-
-def caught_up(feed: FeedFacts | None) -> bool:
-    """A cutover from this feed would not have to wait for it."""
-    return feed is not None and feed.phase == "feeding" and feed.stored > 0 and feed.lag_bytes <= CAUGHT_UP_BYTES
 
 
 def _wait(facts: Facts, policy: Policy, history: History, reasons: list[str]) -> Action:

@@ -130,7 +130,7 @@ class TakeOverPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchPlan:
-    """The two sides of an attached pair change places. `generation` is the one that the target will have."""
+    """The two sides of a pair change places. `generation` is the one that the target will have."""
 
     source: str
     target: str
@@ -143,6 +143,7 @@ class SwitchPlan:
     warm: tuple[str, str] | None  # (image, point) on the target, for warming its server
     owner: str  # "user:group" of the files there
     generation: int
+    fed: bool  # the replica is fed, not attached
     budget_ms: int
     lease_ms: int
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from snaprep.core.action import Hold, Refuse, Reopen, Roles, SetAside, Switchover, TakeOver, Verify
+from snaprep.core.action import Feed, Hold, Refuse, Reopen, Roles, SetAside, Switchover, TakeOver, Verify
 from snaprep.core.decide import decide_rebuild
 from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.errors import ErrorInfo
@@ -14,6 +14,8 @@ from snaprep.core.estimate import SPREAD_FIRST, SWITCH_FIRST_MS, predict_switcho
 from snaprep.core.model import CutoverTried, EngineState, Facts, History, HostFacts, Policy, Transactions
 from snaprep.core.who import handing_over, who
 from tests.core.facts import AB, NO_ROUTE, attached, both, point, replica, serving, with_engine, with_live
+from tests.core.test_follow import fed, source
+from tests.core.test_lane import FEEDING
 
 POLICY = Policy()
 NEW = History()
@@ -47,6 +49,17 @@ def test_an_attached_pair_changes_places() -> None:
     action = decide_switchover(attached(), POLICY, NEW, "b")
     assert action == Switchover(roles=AB, generation=2, p50_ms=SWITCH_FIRST_MS, p90_ms=SWITCH_FIRST_MS * SPREAD_FIRST)
     assert aim(attached(), POLICY) == "b"
+
+
+def test_a_fed_one_changes_places_when_it_has_caught_up() -> None:
+    """It is fed first, by this very run; before it has said where it is, nobody is cut off."""
+    behind = both(source(point(1)), fed(point(1)))
+    action = decide_switchover(behind, POLICY, NEW, "b")
+    assert isinstance(action, Feed)
+    assert not action.replication
+    action = decide_switchover(both(replace(source(point(1)), feed=FEEDING), fed(point(1))), POLICY, NEW, "b")
+    assert isinstance(action, Switchover)
+    assert action.fed
 
 
 def test_what_serves_already_is_only_to_be_followed() -> None:

@@ -78,6 +78,16 @@ def broken_replica() -> World:
     return world
 
 
+def followed() -> World:
+    """a serves, and fed b until somebody stopped that."""
+    world = fresh_world()
+    trace = simulate_run("follow", world, POLICY, write, name="w1", abort_after=10)
+    assert trace.error is not None
+    assert trace.error.id == "aborted"
+    advance(world, 3)
+    return world
+
+
 START: dict[str, tuple[Callable[[], World], str]] = {
     "seed": (fresh_world, "rebuild"),
     "again": (broken_replica, "rebuild"),
@@ -86,10 +96,11 @@ START: dict[str, tuple[Callable[[], World], str]] = {
     "take-over": (primary_dead, "takeover"),
     "switchover": (replicated, "switchover"),
     "switch-back": (switched, "switchover"),
+    "switch a fed one": (followed, "switchover"),
 }
 
 
-TARGETS = {"take-over": "b", "switchover": "b", "switch-back": "a"}
+TARGETS = {"take-over": "b", "switchover": "b", "switch-back": "a", "switch a fed one": "b"}
 
 
 def recover(world: World, goal: str) -> Trace:

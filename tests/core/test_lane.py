@@ -7,7 +7,8 @@ from typing import Any
 
 from snaprep.core.action import Feed, FeedCutover, Hold, Refuse, Verify
 from snaprep.core.decide import decide_rebuild
-from snaprep.core.lane import CAUGHT_UP_BYTES, decide_lane
+from snaprep.core.follow import CAUGHT_UP_BYTES
+from snaprep.core.lane import decide_lane
 from snaprep.core.model import CutoverTried, Facts, FeedFacts, History, Policy, Transactions
 from snaprep.core.simulated.faults import Fault
 from snaprep.core.simulated.simulate import names_in, simulate_run

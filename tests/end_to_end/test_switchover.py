@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.rig import check
 from tests.rig.aftermath import nothing_lost, survive_switch
+from tests.rig.storm import ARCHIVE, feeds
 
 if TYPE_CHECKING:
     from tests.rig.pair import Pair
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.rig
 
 BUDGET = "20s"  # busy hosts are slow; a prediction that does not fit is refused
+FEEDS_S = 120.0
 
 
 def test_there_and_back(pair: Pair) -> None:
@@ -82,3 +85,34 @@ def test_what_cannot_change_places_is_refused(pair: Pair) -> None:
     assert (refused.error_id, refused.code) == ("not-attached", 3)
     assert pair.must("switchover", "db1", "--yes").document["serves"] == "db1"  # it does: what is left is a rebuild
     assert pair.must("status").document["serves"] == "db1"
+
+
+def test_a_fed_replica_changes_places(pair: Pair) -> None:
+    """The run that follows ends, the replica serves with all there is, and the former primary follows at once. Followed
+    from there, it gets an increment, no copy, and the log that was kept on.
+    """
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(100)
+        follower = pair.start("follow", *ARCHIVE)
+        follower.wait_event(feeds, FEEDS_S)
+        clients.wait_for(50)
+        done = pair.must("switchover", "--yes", "--budget", BUDGET).document
+        assert (done["serves"], done["rounds"], done["cutover"]["ok"]) == ("db2", [], True), done
+        assert follower.wait(FEEDS_S).error_id == "aborted"
+        clients.wait_for(50)
+        roles = {host["name"]: (host["role"], host["replicating"]) for host in pair.status()["hosts"]}
+        assert roles == {"db2": ("primary", True), "db1": ("replica", True)}
+        again = pair.start("follow")
+        again.wait_event(feeds, FEEDS_S)
+        rounds = [e["kind"] for e in again.events() if e["event"] == "round" and e["state"] == "done"]
+        assert rounds == ["delta"], rounds
+        clients.stop()
+        again.interrupt()
+        assert again.wait(FEEDS_S).code == 10
+    served = pair.served("db2")
+    assert check.missing(clients.acked(), served.journal) == []
+    assert check.differences(served, pair.stored("db1")) == []
+    assert (
+        pair.must("switchover", "--yes", "--budget", BUDGET).document["serves"] == "db1"
+    )  # a fed one that was stopped
+    assert check.missing(clients.acked(), pair.served("db1").journal) == []

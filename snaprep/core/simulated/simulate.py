@@ -135,7 +135,8 @@ def _loop(run: _Run, abort_after: int | None) -> None:
         )
         facts = facts_of(world)
         action = _decide(run, facts)
-        if world.fed and not isinstance(action, Feed | FeedCutover | Hold | Reopen):
+        ends_it = isinstance(action, Switchover) and action.fed
+        if world.fed and not (ends_it or isinstance(action, Feed | FeedCutover | Hold | Reopen)):
             _stop_feeding(run)
         trace.actions.append(action)
         _check(run, type(action).__name__)

@@ -328,8 +328,14 @@ def feed_finish(world: World, host: HostState, *, how: str, at: int | None = Non
     world.fed, target.server.mode = "", "waiting" if how == "leave" else "closed"
     assert target.live is not None
     assert target.live.content is not None
-    target.live.content = replace(mine, clean=False, damaged=target.live.content.damaged)
+    target.live.content = replace(mine, clean=False, damaged=target.live.content.damaged, away=False)
     return mine.position
+
+
+def feed_wait(world: World, host: HostState) -> None:
+    """The target's end of a feed that the source has finished."""
+    if world.fed == host.name:
+        raise fail("feed-late")
 
 
 def feed_end(world: World, host: HostState) -> None:
@@ -343,9 +349,9 @@ OPERATIONS: Mapping[str, Operation] = {
     **{
         f.__name__: f
         for f in (
-            arm_replica, attach, checkpoint, detach, feed_end, feed_finish, feed_play, feed_send, freeze, gate_close,
-            gate_open, gate_prepare, guard_ready, keep_log, keep_no_log, must_end_at, open_database, promote, prove,
-            quiesce, ship_mark, stamp, stop_replica, thaw, try_direct_boot, warm,
+            arm_replica, attach, checkpoint, detach, feed_end, feed_finish, feed_play, feed_send, feed_wait, freeze,
+            gate_close, gate_open, gate_prepare, guard_ready, keep_log, keep_no_log, must_end_at, open_database,
+            promote, prove, quiesce, ship_mark, stamp, stop_replica, thaw, try_direct_boot, warm,
         )
     },
 }  # fmt: skip

@@ -317,7 +317,7 @@ def _feed(world: World) -> None:
         return
     assert live.content is not None
     assert copy.content is not None
-    copy.content = replace(live.content, clean=False, damaged=copy.content.damaged)
+    copy.content = replace(live.content, clean=False, damaged=copy.content.damaged, away=False)
 
 
 def end_feed(world: World) -> None:

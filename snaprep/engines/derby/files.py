@@ -232,21 +232,23 @@ def _has_open(descriptors: Path, device: int, inode: int) -> bool:
     return False
 
 
-def holds_open(pid: int, directory: Path) -> bool:
-    """Whether a process has any file open below a directory: a server lets go of a database before it closes them."""
+def held_open(pid: int, directory: Path) -> str:
+    """A file below a directory that a process has open: a server lets go of a database before it closes them. Empty
+    when there is none.
+    """
     beneath = f"{directory}/"
     try:
         links = list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:  # gone
-        return False
+        return ""
     for link in links:
         try:
             target = str(link.readlink())
         except OSError:
             continue
         if target.startswith(beneath):
-            return True
-    return False
+            return target
+    return ""
 
 
 def remove_lock_files(copy: Path) -> tuple[str, ...]:

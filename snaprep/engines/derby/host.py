@@ -17,11 +17,13 @@ from snaprep.engines.derby import archive, check, digest, files, handover, log, 
 from snaprep.engines.derby.client import SqlError
 from snaprep.engines.derby.fed import FedReplica
 from snaprep.engines.derby.feed import FeedSource, FeedTarget, log_told, settle_end
+from snaprep.engines.derby.forgotten import close_forgotten
 from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.replication import Replication
 from snaprep.engines.derby.session import ADMIN, STEP_S, Session, files_told, told
 from snaprep.engines.derby.state import State
 
+_CLOSES_S = 0.2  # a server that has shut a database down needs a moment; what is open then, it has forgotten
 _OPENS_S = 600.0  # a copy taken at work recovers first
 
 
@@ -89,10 +91,14 @@ class DerbyHost:
 
         Raises `database-kept-open`.
         """
-        ends, pid = time.monotonic() + deadline_s, self.session.server_pid
-        while pid is not None and files.holds_open(pid, self.session.directory):
-            if time.monotonic() > ends:
-                what = f"the server (pid {pid}) keeps files of {self.session.directory} open"
+        began_s, pid, asked = time.monotonic(), self.session.server_pid, False
+        while pid is not None and (held := files.held_open(pid, self.session.directory)):
+            took_s = time.monotonic() - began_s
+            if took_s > _CLOSES_S and not asked:
+                asked = True
+                close_forgotten(self.session)
+            elif took_s > deadline_s:
+                what = f"the server (pid {pid}) keeps files of {self.session.directory} open, {held} among them"
                 raise Stopped("database-kept-open", what, hint="restart the Derby server there")
             time.sleep(STEP_S)
 

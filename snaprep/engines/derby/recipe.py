@@ -238,7 +238,7 @@ def hand_over(plan: SwitchPlan) -> Recipe:
         Step(host=source, op="gate_close", args=lease, deadline_s=budget_s, undo=(reopen,), blocks=True),
         Step(host=source, op="retire", deadline_s=budget_s, may_interrupt=False, blocks=True),
         Step(host=source, op="log_tail", args={"since": None}, blocks=True),
-        Step(host=target, op="replica_leaves", deadline_s=budget_s, blocks=True),
+        *_last_of_the_log(plan, end),
         Step(host=target, op="log_append", args={"tail": Ref("log_tail")}, blocks=True),
         Step(host=target, op="prove", args={"position": end}, blocks=True),
         Step(host=target, op="move", args=there, deadline_s=budget_s, undo=(apart,), blocks=True),
@@ -257,6 +257,19 @@ def hand_over(plan: SwitchPlan) -> Recipe:
     )
 
 
+def _last_of_the_log(plan: SwitchPlan, end: Ref) -> Recipe:
+    """The replica has it, and is shut down: an attached one got it from the shutdown itself, a fed one gets it now."""
+    source, target, budget_s = plan.source, plan.target, plan.budget_ms / 1000
+    if not plan.fed:
+        return (Step(host=target, op="replica_leaves", deadline_s=budget_s, blocks=True),)
+    broken = (Step(host=source, op="feed_end", deadline_s=30), Step(host=target, op="stop_replica", deadline_s=60))
+    at: Mapping[str, Arg] = {"how": "stop", "at": end}
+    return (
+        Step(host=source, op="feed_finish", args=at, deadline_s=budget_s, undo=broken, blocks=True),
+        Step(host=target, op="feed_wait", deadline_s=budget_s, blocks=True),
+    )
+
+
 def assume(plan: SwitchPlan, rolled_back: Mapping[str, object] | Ref, position: int | Ref) -> Recipe:
     """The target becomes the primary, with the mark on its image: there is no way back. The former one follows it.
 
@@ -264,7 +277,8 @@ def assume(plan: SwitchPlan, rolled_back: Mapping[str, object] | Ref, position: 
     """
     source, target = plan.source, plan.target
     budget_s = plan.budget_ms / 1000
-    primary = {"serves": "primary", "generation": str(plan.generation)}
+    # What it was fed from is over.
+    primary = {"serves": "primary", "generation": str(plan.generation), **({"fed-base": ""} if plan.fed else {})}
     replica = {"serves": "replica", "generation": str(plan.generation)}
     opened = Step(host=target, op="gate_open", deadline_s=OPENS_S)
     marked: Mapping[str, Arg] = {"image": plan.target_live, "properties": primary}

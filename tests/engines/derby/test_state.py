@@ -11,6 +11,7 @@ from snaprep.core.model import EngineState
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.derby import files, log
 from snaprep.engines.derby.client import DerbyClient, SqlError
+from snaprep.engines.derby.forgotten import close_forgotten
 from snaprep.engines.derby.host import DerbyHost
 from tests.engines.derby.server import CLIENT_JARS, Server
 
@@ -69,10 +70,10 @@ def test_a_copy_that_somebody_opened_is_let_go_of(server: Server, client: DerbyC
     host = looker(server, replica="bank.replica")
     try:
         assert host.facts().state is EngineState.PRIMARY
-        assert files.holds_open(server.pid, copy)
+        assert files.held_open(server.pid, copy)
         host.let_go()
         assert files.locked_by(copy) is None
-        assert not files.holds_open(server.pid, copy)
+        assert not files.held_open(server.pid, copy)
     finally:
         host.close()
 
@@ -91,5 +92,17 @@ def test_what_is_flushed_is_not_flushed_again(server: Server, client: DerbyClien
         client.execute("bank", "INSERT INTO T VALUES (1)", deadline_s=30)
         host.halt.checkpoint()
         assert log.checkpoint(logs) > first
+    finally:
+        host.close()
+
+
+def test_what_was_forgotten_is_closed(server: Server) -> None:
+    """The server's Java collects when it is asked to, and nothing of the asking is left."""
+    host = looker(server, replica="nowhere")
+    try:
+        close_forgotten(host.session)
+        close_forgotten(host.session)  # what the first one made is gone, so it can be made again
+        with pytest.raises(SqlError, match="not found"):
+            host.session.connect("again", 10, "memory:snaprep-forgotten")
     finally:
         host.close()
