@@ -16,6 +16,7 @@ _CHECKPOINT = "CALL SYSCS_UTIL.SYSCS_CHECKPOINT_DATABASE()"
 _FILLER = "snaprep.filler"
 _FILL_CHARS = 30_000
 _FILLS_MOST = 100  # each is some 40 KiB of log; files have 1 MiB, unless the site has set more
+_BOOTS_MOST = 3  # one is usual; `attach` refuses a log that still does not rest
 _SHUT_DOWN = frozenset({"08006", "XJ015"})
 
 
@@ -122,11 +123,25 @@ class Halt:
             gate.set_property(self.session.client, self.session.admin(), gate.GENERATION, str(generation), 10)
 
     def quiesce(self, deadline_s: float = 10) -> Quiesced:
-        """Shut down, open once so that open transactions are rolled back, shut down again.
+        """Shut down, open once so that open transactions are rolled back, shut down again, until the log rests.
 
-        One shutdown is not enough: it leaves what other sessions had open in the files.
+        One shutdown is not enough: it leaves what other sessions had open in the files. The second is not enough when
+        the log goes on in a new file in the middle of it: a boot writes a checkpoint when the last one lies in another
+        file than the end of the log.
         """
+        directory = self.session.directory / "log"
         self.shut_down(deadline_s)
+        for _ in range(_BOOTS_MOST):
+            self._open_between(deadline_s)
+            self.shut_down(deadline_s)
+            with files_told():
+                last = log.checkpoint(directory)  # before the end: a client that boots it now writes one of its own
+                end = log.log_end(directory)
+            if last.file == end.file:
+                break
+        return Quiesced(position=end.instant, position_text=str(end))
+
+    def _open_between(self, deadline_s: float) -> None:
         pending = self.session.begin(ADMIN)
         what = "the database did not open between its two shutdowns"
         try:
@@ -136,9 +151,6 @@ class Halt:
             if pending.done():
                 raise
             raise InFlight("quiesce-failed", what, pending) from error
-        self.shut_down(deadline_s)
-        end = log.log_end(self.session.directory / "log")
-        return Quiesced(position=end.instant, position_text=str(end))
 
     def retire(self, deadline_s: float = 10) -> Quiesced:
         """Shut down so that clients cannot boot it again: what was open stays open in the files, for who goes on.
