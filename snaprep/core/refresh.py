@@ -41,7 +41,10 @@ def _refresh_one_way(facts: Facts, way: Roles) -> Action:
     base = lineage.common_base(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
     if base is None:
         what = f"{sender.name} and {receiver.name} share no snapshot"
-        return Refuse(error=error("no-common-base", 3, what, facts, "`snaprep rebuild` makes a new one"))
+        hint = "`snaprep rebuild` makes a new one"
+        if sender.volume.copies:
+            hint = "storage without snapshots keeps none: every new base is a whole copy"
+        return Refuse(error=error("no-common-base", 3, what, facts, hint))
     recv = receiver.recv
     if recv is None or base.continues:
         return Refresh(sender=sender.name, receiver=receiver.name, base=base)

@@ -160,7 +160,7 @@ def _prepares(action: Action) -> tuple[str, str]:
         case KeepLog() | Present() | Feed() | KeepNoLog():
             return _feeds(action)
         case _:
-            return "settle", "hold the common snapshot, let older ones go"
+            return "settle", "keep what a later run needs, let the rest go"
 
 
 def _feeds(action: KeepLog | Present | Feed | KeepNoLog) -> tuple[str, str]:

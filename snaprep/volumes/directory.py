@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 from snaprep.agent import process
 from snaprep.core.codec import encode
-from snaprep.core.errors import CheckFailed, SnaprepError, Stopped
+from snaprep.core.errors import CheckFailed, SnaprepError
 from snaprep.core.model import Finding
 from snaprep.core.volume import ImageRole, Point, VolumeFacts
 from snaprep.volumes import directory_check, directory_files, marks, owner
@@ -80,7 +80,7 @@ class DirectoryVolume:
     def begin_point(self, image: str, name: str) -> Path | None:
         """A new private directory of the database's owner, in which the engine puts its copy. The former one goes.
 
-        Raises `snapshot-exists`, `unknown-dataset`.
+        Raises `snapshot-exists`, `unknown-dataset`, and `dataset-busy` while an engine still writes the former one.
         """
         top = self._at.path(image).stat()
         place = self._at.point_path(name)
@@ -276,10 +276,7 @@ class DirectoryVolume:
             return
         if os.path.lexists(to):
             raise SnaprepError(taken, f"{to} exists", hint="Something else is at the path; it is not touched.")
-        users = directory_files.inside(directory_files.users_below(place), place)
-        if users:
-            what = f"{place} is in use by {', '.join(users)}"
-            raise Stopped("dataset-busy", what, hint="End those processes, then go on.", details=users)
+        directory_files.must_be_unused(place)
         place.rename(to)
         marks.sync(to.parent)
 
@@ -299,9 +296,6 @@ class DirectoryVolume:
         if place is None or not place.is_dir():
             return
         self._require_ours(place)
-        users = directory_files.inside(directory_files.users_below(place), place)
-        if users:
-            raise Stopped("dataset-busy", f"{image} is in use by {', '.join(users)}", details=users)
         directory_files.remove(place)
 
     def promote(self, image: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaprep.core.errors import CheckFailed, SnaprepError
+from snaprep.core.errors import CheckFailed, SnaprepError, Stopped
 from snaprep.volumes import marks
 
 _PROC = Path("/proc")
@@ -106,15 +106,28 @@ def inside(users: Mapping[str, tuple[str, ...]], directory: Path) -> tuple[str, 
     return tuple(sorted(name for name, files in users.items() if any(f.startswith(f"{directory}/") for f in files)))
 
 
+def must_be_unused(directory: Path) -> None:
+    """Nobody has a file of it open. Raises `dataset-busy`."""
+    if users := inside(users_below(directory), directory):
+        what = f"{directory} is in use by {', '.join(users)}"
+        raise Stopped("dataset-busy", what, hint="end those processes, or wait for them, then go on", details=users)
+
+
 def remove(directory: Path) -> None:
-    """Remove a directory that a run made. Its mark goes last, so what a kill leaves is still known as ours."""
-    for entry in directory.iterdir():
-        if entry.name == marks.NAME:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    (directory / marks.NAME).unlink(missing_ok=True)
-    directory.rmdir()
+    """Remove a directory that a run made. Its mark goes last, so what a kill leaves is still known as ours.
+
+    Raises `dataset-busy`: a server goes on with a copy when the run that asked for it has died.
+    """
+    must_be_unused(directory)
+    try:
+        for entry in directory.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != marks.NAME:
+                entry.unlink()
+        (directory / marks.NAME).unlink(missing_ok=True)
+        directory.rmdir()
+    except OSError as error:
+        what = f"{directory} cannot be removed: {error}"
+        raise Stopped("dataset-busy", what, hint="somebody writes into it: see who, then go on") from error
     marks.sync(directory.parent)

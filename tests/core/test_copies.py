@@ -11,6 +11,7 @@ from snaprep.core.follow import decide_follow
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import Facts, History, HostFacts, KeptLog, Policy
 from snaprep.core.preview import Measured, plan_steps
+from snaprep.core.refresh import decide_refresh
 from snaprep.core.volume import ImageRole
 from tests.core.facts import GIB, attached, both, empty, image, point, with_live, with_volume
 from tests.core.test_follow import KEPT, SETTLED, fed, received, source
@@ -81,6 +82,15 @@ def test_no_rounds() -> None:
     first, second = attached().hosts
     alone = plain(both(with_live(first, points=()), second))
     assert isinstance(decide_rebuild(alone, LOG, History()), Verify)
+
+
+def test_a_refresh_has_nothing_to_move_on() -> None:
+    """There is no common point to be refreshed, and a rebuild would make none."""
+    first, second = attached().hosts
+    refused = decide_refresh(plain(both(with_live(first, points=()), second)), LOG, History())
+    assert refusal(refused) == "no-common-base"
+    assert isinstance(refused, Refuse)
+    assert "whole copy" in refused.error.hint
 
 
 def test_the_plan() -> None:

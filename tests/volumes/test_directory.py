@@ -277,6 +277,23 @@ def test_leftovers_are_known_and_go(two: Two) -> None:
     assert refused(lambda: source.volume.open_send(source.live, POINT, None)) == "base-missing"
 
 
+def test_a_copy_that_is_still_written_is_left(two: Two) -> None:
+    """A server goes on with a copy when the run that asked for it is dead: nothing is taken from under it."""
+    source, _ = two
+    place = source.volume.begin_point(source.live, POINT)
+    assert place is not None
+    source.fill(place / "my db")
+    with (place / "my db" / "log/log1.dat").open("ab"):
+        for act in (
+            lambda: source.volume.begin_point(source.live, "snaprep-p-2"),
+            lambda: source.volume.discard_partial(source.live),
+        ):
+            assert refused(act) == "dataset-busy"
+        assert (place / "my db" / "seg0/c10.dat").is_file()
+    source.volume.begin_point(source.live, "snaprep-p-2")
+    assert source.names() == {"my db", "my db.point-snaprep-p-2"}
+
+
 def test_a_kill_before_the_rename_is_repeated(two: Two) -> None:
     """Marked as the live image and not yet in its place, it is still what was received."""
     _, target = two

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,27 @@ def test_a_backup_switches_on_without_a_break(plain: Two, tmp_path: Path) -> Non
     plain.feed().finish(Finish.PROMOTE)
     ours, theirs = plain.digests()
     assert ours == theirs
+
+
+def test_what_holds_a_backup_up_is_said(plain: Two, tmp_path: Path) -> None:
+    """A transaction that has installed a jar keeps a backup from beginning: that is said at once, in both ways of it,
+    the transaction is left alone, and afterwards the backup goes through.
+    """
+    session = plain.at_source
+    jar, folder = tmp_path / "some.jar", tmp_path / "backup"
+    with zipfile.ZipFile(jar, "w") as archived:
+        archived.writestr("nothing", "")
+    session.client.open("other", plain.source.url(), "snaprep", "x", 20)
+    with session.client.transaction("other", 20):
+        session.client.execute("other", "CALL SQLJ.INSTALL_JAR(?, 'SNAPREP.SOME', 0)", [str(jar)], deadline_s=20)
+        for way in (archive.copy, archive.by_backup):
+            with pytest.raises(SnaprepError) as caught:
+                way(session, folder, 20)
+            assert caught.value.id == "backup-held"
+    assert archive.state(session).wanted is False
+    archive.by_backup(session, folder, 60)
+    assert archive.state(session).since is not None
+    assert (archive.copy(session, tmp_path / "again") / "service.properties").is_file()
 
 
 def test_a_mode_that_was_on_is_not_ours(tmp_path: Path) -> None:
