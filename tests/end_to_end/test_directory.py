@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.end_to_end.test_follow import BACK_S, STOPS_S, following, lag, stopped_equal
-from tests.rig import check
+from tests.rig import check, harm
 from tests.rig.aftermath import nothing_lost
 from tests.rig.fixtures import BANK_MB
 from tests.rig.node import wait_until
@@ -129,3 +129,22 @@ def test_a_rebuild_takes_the_log_lane(plain: PlainPair) -> None:
     assert plain.names_in("db1") == ["bank"]
     properties = plain.world["db1"].run(["cat", f"{plain.bank.path}/service.properties"]).stdout
     assert "logArchiveMode=true" not in properties
+
+
+@pytest.mark.parametrize("victim", ["db1", "db2"])
+def test_an_agent_dies_while_the_base_is_sent(plain: PlainPair, victim: str) -> None:
+    """Whichever agent is killed in the middle of the base, the same run begins it anew, and ends with every row."""
+    with plain.writers(rate=100) as clients:
+        clients.wait_for(50)
+        running = plain.start("follow", *BACKUP, "--limit", "8 MB/s")
+        try:
+            running.wait_event(sending, BACK_S)
+            host = plain.world[victim]
+            harm.kill_inside(host, harm.agent_pid(host))
+            running.wait_event(feeds, BACK_S)
+            assert plain.names_in("db1") == ["bank"]
+            assert plain.names_in("db2") == ["bank.replica"]
+            clients.wait_for(50)
+            stopped_equal(plain, running, clients)
+        finally:
+            running.kill()
