@@ -287,7 +287,8 @@ def _policy(at: At, root: Root) -> Policy:
     rounds = in_rounds.table(root.rounds, Rounds)
     leases = in_leases.table(root.leases, Leases)
     transactions = in_transactions.table(root.transactions, Transactions)
-    feed = at.into("feed").table(root.feed, Feed)
+    in_feed = at.into("feed")
+    feed = in_feed.table(root.feed, Feed)
     for key, value in (("max", rounds.max), ("attempts", rounds.attempts)):
         if value < 1:
             in_rounds.fail(key, f"{value} is less than 1")
@@ -305,6 +306,7 @@ def _policy(at: At, root: Root) -> Policy:
         transaction_wait_s=in_transactions.duration_ms("wait", transactions.wait, 0) / 1000,
         transaction_old_s=in_transactions.duration_ms("old", transactions.old, 0) / 1000,
         archive=feed.archive or (fixed.archive if fixed else None),
+        refresh_s=in_feed.duration_ms("refresh", feed.refresh) / 1000 if feed.refresh else None,
         lane=fixed.lane if fixed else feed.lane,
         floor_bytes=in_rounds.size("floor", rounds.floor),
     )

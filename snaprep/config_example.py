@@ -122,6 +122,9 @@ lane = "auto"
 # (the database is away for a moment), or by a "backup" (Derby's online backup: nobody waits, the database is read and
 # written once more). Empty: at its next restart, and not at all for "auto".
 archive = ""
+# How often `snaprep follow` moves the common snapshot on, so that a fail-back stays small; empty: only when
+# `snaprep refresh` says so.
+refresh = "1h"
 """)
 
 

@@ -91,6 +91,7 @@ class Leases(Table):
 class Feed(Table):
     lane: Literal["auto", "pages", "log"] = "auto"
     archive: Literal["", "restart", "bounce", "backup"] = ""
+    refresh: str = "1h"
 
 
 class Transactions(Table):

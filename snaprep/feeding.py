@@ -9,15 +9,11 @@ from snaprep.act.context import Context, Memory
 from snaprep.act.feed import Feeding
 from snaprep.control import Control, Sink
 from snaprep.core.action import (
-    Action,
     Feed,
     FeedCutover,
-    Hold,
     KeepLog,
     KeepNoLog,
     Present,
-    Reopen,
-    Switchover,
 )
 from snaprep.core.errors import SnaprepError
 from snaprep.core.estimate import Prediction
@@ -28,11 +24,6 @@ from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal, fields_of
 from snaprep.patience import Patience
 from snaprep.session import Session
-
-
-def leaves_alone(action: Action) -> bool:
-    """A feed goes on beside this, or is ended by it."""
-    return isinstance(action, Feed | FeedCutover | Hold | Reopen) or (isinstance(action, Switchover) and action.fed)
 
 
 class Feeds(Patience):
@@ -104,6 +95,13 @@ class Feeds(Patience):
         with self.heard(action.roles.source):
             tried, shown = act_feed.cut_over(context, action)
         self._tried(tried, shown)
+
+    def _put_off(self, error: SnaprepError) -> None:
+        """The common base stays where it is for now; the feed goes on."""
+        self.sink.note(f"the common base was not moved on: {error.info.what}")
+        self.memory.history = replace(
+            self.memory.history, refreshed=(), refresh=False, settled_s=self.memory.history.now_s
+        )
 
     def stop_feeding(self, facts: Facts) -> None:
         """End a feed in order: something else is to be done, or the run ends."""

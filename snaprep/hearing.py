@@ -78,6 +78,10 @@ class Hearing(Telling):
                 self.control.changed.set()
             elif word == "abort":
                 self.control.ask_abort()
+            elif word == "refresh" and self.session.pair.relay:
+                self.sink.note("the common base stays: a feed through the operator leaves no way for it")
+            elif word == "refresh":
+                self.memory.history = replace(self.memory.history, refresh=True)
             elif word == "limit":
                 rate = int(value) or None
                 self.policy = replace(self.policy, limit_bytes_per_s=rate)

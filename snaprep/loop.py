@@ -44,10 +44,11 @@ from snaprep.core.action import (
 )
 from snaprep.core.errors import NobodyServes, SnaprepError, Stopped
 from snaprep.core.estimate import Prediction, bytes_per_s
+from snaprep.core.follow import beside
 from snaprep.core.model import Facts, History, Policy, RoundDone
 from snaprep.core.report import BaseReport, LaneReport, Report, RunState, named_lane
 from snaprep.core.who import judged
-from snaprep.feeding import Feeds, leaves_alone
+from snaprep.feeding import Feeds
 from snaprep.journal import Journal, earlier, fields_of, told
 from snaprep.observe import observe
 from snaprep.session import Session
@@ -92,7 +93,7 @@ class Run(Feeds):
             )
             action = decide_next(facts, self.policy, self.memory.history)
             new = self._is_new(action)
-            if not leaves_alone(action):
+            if not beside(action, facts):
                 self.stop_feeding(facts)
             if new:
                 self.journal.append("decision", action=type(action).__name__, **told(action))
@@ -130,7 +131,12 @@ class Run(Feeds):
                 self.memory.history = replace(self.memory.history, unfeedable=True)
                 self.sink.note(f"{error.info.what}; what is written is shipped in rounds of pages instead")
                 return
-            if self.control.asked or not self._may_pass(error):
+            if self.control.asked:
+                raise
+            if self.feeding is not None and isinstance(action, Refresh | SetAside | Settle):
+                self._put_off(error)
+                return
+            if not self._may_pass(error):
                 raise
             self._wait_after(error)
         else:
@@ -209,7 +215,8 @@ class Run(Feeds):
     def _settle(self, context: Context, action: Settle) -> None:
         self._say(state=RunState.SETTLING, reason="")
         settle.settle(context, action)
-        self.memory.history = replace(self.memory.history, settled=True)
+        history = self.memory.history
+        self.memory.history = replace(history, settled=True, settled_s=time.monotonic(), refreshed=(), refresh=False)
 
     # -- actions that teach something ----------------------------------------------------------------------------
 
@@ -234,13 +241,13 @@ class Run(Feeds):
                 raise
         done = self._with_log_rate(context, parcel.sender, done)
         self.journal.append("round", **fields_of(done))
+        if self.feeds and parcel.resume is None and parcel.sender == memory.report.source:
+            act_feed.note_taken(context, parcel.receiver, parcel.sender, done)
         history = memory.history
         if isinstance(action, Refresh):
             history = replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
         else:
             memory.taken_s = taken_s
-            if self.feeds and parcel.resume is None:
-                act_feed.note_taken(context, parcel.receiver, parcel.sender, done)
             history = replace(history, rounds=(*history.rounds, done))
         memory.history = replace(history, last_round_end_s=time.monotonic())
 

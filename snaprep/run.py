@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from snaprep.act import switchover as act_switchover
 from snaprep.act import takeover as act_takeover
@@ -16,7 +17,7 @@ from snaprep.control import Control, Sink
 from snaprep.core.action import Action, Switchover, TakeOver
 from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
-from snaprep.core.errors import Aborted, SnaprepError
+from snaprep.core.errors import Aborted, CheckFailed, SnaprepError
 from snaprep.core.follow import decide_follow
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import Facts, History, Policy
@@ -59,12 +60,19 @@ def rebuild(pair: Pair, policy: Policy, sink: Sink, *, resume: bool = False, con
 
 
 def refresh(pair: Pair, policy: Policy, sink: Sink, *, control: Control | None = None) -> Report:
-    """Move the common base forward in both directions while the replica runs."""
+    """Move the common base forward in both directions while the replica runs. A run that follows is told to do it."""
+    try:
+        return command(pair, policy, sink, "refresh", None)
+    except CheckFailed as error:
+        if error.id != "no-run":
+            raise
     return _carry_out(pair, policy, sink, control, "refresh", decide_refresh)
 
 
 def follow(pair: Pair, policy: Policy, sink: Sink, *, control: Control | None = None) -> Report:
     """Feed the other host's replica the log of the one that serves, until told to stop. No client is ever kept out."""
+    if pair.relay:  # there is one way through here, and the feed is on it
+        policy = replace(policy, refresh_s=None)
     return _carry_out(pair, policy, sink, control, "follow", decide_follow, databases=False)
 
 

@@ -182,6 +182,8 @@ def former(context: Context, shipment: Shipment) -> Recipe:
     base = shipment.base
     if base is None or not base.continues or f"-{context.run}-" not in base.point.name:
         return ()
+    if shipment.report.kind == "refresh":
+        return ()  # the way back may still begin there: a replica that is served stands on it
     there = {"image": recv_name(receiver.live_name), "point": base.target_point}
     here = {"image": base.source_image, "point": base.point.name}
     return (

@@ -14,9 +14,11 @@ from snaprep.core import lineage
 from snaprep.core.action import (
     Action,
     Feed,
+    FeedCutover,
     Hold,
     KeepLog,
     Present,
+    Refresh,
     Refuse,
     Reopen,
     Roles,
@@ -24,7 +26,9 @@ from snaprep.core.action import (
     Seed,
     SetAside,
     Settle,
+    Switchover,
 )
+from snaprep.core.base import next_way
 from snaprep.core.decide import cannot_follow, free_name, make_ready, make_room, seed_or_round, too_full
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import (
@@ -94,7 +98,7 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
     if origin is not None and not history.settled:
         return Settle(roles=roles)
     if origin is not None:
-        return Feed(roles=roles, origin=origin)
+        return _move_on(facts, roles, policy, history) or Feed(roles=roles, origin=origin)
     if (action := _ready(facts, roles, policy, history)) is not None:
         return action
     kept = source.engine.kept_log
@@ -123,6 +127,27 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
         if isinstance(shipped, Seed)
         else shipped
     )
+
+
+def _move_on(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action | None:
+    """Move the common base on when it is time, beside the feed; what is in the way of that does not end the feed."""
+    if not caught_up(facts.host(roles.source).feed) or not (history.refresh or _is_time(policy, history)):
+        return None
+    action = next_way(facts, roles, history)
+    return Settle(roles=roles) if action is None or isinstance(action, Refuse) else action
+
+
+def beside(action: Action, facts: Facts) -> bool:
+    """A feed goes on while this is done, or is ended by it."""
+    if isinstance(action, SetAside):
+        return action.image not in [h.live_name for h in facts.hosts]
+    ends_it = isinstance(action, Switchover) and action.fed
+    return ends_it or isinstance(action, Feed | FeedCutover | Hold | Reopen | Refresh | Settle)
+
+
+def _is_time(policy: Policy, history: History) -> bool:
+    last_s = history.settled_s
+    return policy.refresh_s is not None and last_s is not None and history.now_s - last_s >= policy.refresh_s
 
 
 def _way(policy: Policy) -> str:

@@ -224,6 +224,7 @@ class Policy:
     floor_bytes: int = 1 << 30  # the source's free space under which the replica is given up
     lane: Literal["auto", "pages", "log"] = "auto"  # what a rebuild ships after the base: increments, or the log
     archive: Literal["restart", "bounce", "backup"] | None = None  # how the source comes to keep its log
+    refresh_s: float | None = 3600.0  # how often a run that follows moves the common base on; None: when it is told to
     source: str | None = None
     isolate_foreign: bool = False  # the target may set a dataset aside that this pair did not create
 
@@ -280,6 +281,8 @@ class History:
     unfeedable: bool = False  # the target's engine does not boot a copy so that it can be fed
     failed_tokens: tuple[str, ...] = ()  # of streams that could not be gone on with
     refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done
+    settled_s: float | None = None  # when the common base was last moved on, or first made
+    refresh: bool = False  # `snaprep refresh` was said
     taken_over: bool = False
     settled: bool = False
     verified: bool = False

@@ -28,12 +28,13 @@ _POST_S = 15.0
 _LISTEN = {  # the verbs whose runs obey a command
     "abort": ("rebuild", "resume", "refresh", "takeover", "switchover", "follow"),
     "cutover": ("rebuild", "resume"),
+    "refresh": ("follow",),
     "limit": ("rebuild", "resume", "refresh", "follow"),
 }
 
 
 def command(
-    pair: Pair, policy: Policy, sink: Sink, command: Literal["cutover", "abort", "limit"], value: int | None
+    pair: Pair, policy: Policy, sink: Sink, command: Literal["cutover", "abort", "limit", "refresh"], value: int | None
 ) -> Report:
     """Say something to the live run, through the hosts that it holds.
 

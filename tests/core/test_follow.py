@@ -7,10 +7,25 @@ from typing import Any
 
 import pytest
 
-from snaprep.core.action import Feed, GiveUp, Hold, KeepLog, KeepNoLog, Present, Refuse, Reopen, Round, Seed, Settle
+from snaprep.core.action import (
+    Feed,
+    GiveUp,
+    Hold,
+    KeepLog,
+    KeepNoLog,
+    Present,
+    Refresh,
+    Refuse,
+    Reopen,
+    Round,
+    Seed,
+    SetAside,
+    Settle,
+)
 from snaprep.core.decide import decide_rebuild
 from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.follow import (
+    beside,
     decide_follow,
     feedable,
     follower_mark,
@@ -21,10 +36,12 @@ from snaprep.core.follow import (
 )
 from snaprep.core.lineage import Base
 from snaprep.core.model import EngineState, Facts, FeedFacts, History, HostFacts, KeptLog, Origin, Policy
+from snaprep.core.refresh import decide_refresh
 from snaprep.core.report import feed_report
+from snaprep.core.simulated.faults import Fault
 from snaprep.core.simulated.simulate import names_in, simulate_run
 from snaprep.core.simulated.steps import perform
-from snaprep.core.simulated.world import World, kill_host, put
+from snaprep.core.simulated.world import World, advance, kill_host, put
 from snaprep.core.volume import ImageRole, Partial
 from tests.core.facts import (
     AB,
@@ -342,3 +359,78 @@ def test_a_former_replication_is_ended(
     base = Base(point(1), "a/db", "b/db.recv", point(1).name, continues=True)
     (recipe,) = write(Present(roles=AB, base=base), both(there, target), Policy(), "snaprep-model-r-001")
     assert [step.op for step in recipe] == ["try_direct_boot", *ends, "present_fed"]
+
+
+HOUR = 3600.0
+DUE = History(settled=True, settled_s=0.0, now_s=HOUR)
+
+
+def feeding(**changes: Any) -> HostFacts:  # noqa: ANN401
+    return replace(
+        source(point(1)), feed=FeedFacts(stream="s", phase="feeding", since_s=0, at_s=1, stored=5), **changes
+    )
+
+
+def test_the_common_base_moves_on_beside_the_feed() -> None:
+    """Once an hour, or when it is asked for: to the target, back, and what is older goes; then it is fed on."""
+    facts = both(feeding(), fed(point(1)))
+    for history in (DUE, History(settled=True, refresh=True)):
+        there = decided(facts, history)
+        assert isinstance(there, Refresh)
+        assert (there.sender, there.receiver, there.base.continues) == ("a", "b", True)
+        back = decided(facts, replace(history, refreshed=(("a", "b"),)))
+        assert isinstance(back, Refresh)
+        assert (back.sender, back.receiver) == ("b", "a")
+        done = replace(history, refreshed=(("a", "b"), ("b", "a")))
+        assert isinstance(decided(facts, done), Settle)
+    for history in (History(settled=True, settled_s=1.0, now_s=HOUR), SETTLED):
+        assert isinstance(decided(facts, history), Feed)
+    assert isinstance(decided(facts, DUE, refresh_s=None), Feed)
+    assert isinstance(decided(both(source(point(1)), fed(point(1))), DUE), Feed)  # not fed to the end yet
+
+
+def test_what_is_in_the_way_of_that_does_not_end_the_feed() -> None:
+    """An image of somebody else's on the source: this way is left out until the next time."""
+    theirs = image("a/db.recv", ImageRole.FOREIGN, point(7))
+    blocked = with_volume(feeding(), images=(*feeding().volume.images, theirs))  # type: ignore[union-attr]
+    assert isinstance(decided(both(blocked, fed(point(1))), replace(DUE, refreshed=(("a", "b"),))), Settle)
+
+
+def test_what_a_feed_goes_on_beside() -> None:
+    """Snapshots that are shipped, and images that nobody serves from; not a new replica."""
+    facts = both(feeding(), fed(point(1)))
+    there = decided(facts, DUE)
+    assert isinstance(there, Refresh)
+    assert beside(there, facts)
+    assert beside(SetAside(roles=AB, image="b/db.recv", to="b/db.old", why=""), facts)
+    assert not beside(SetAside(roles=AB, image="b/db", to="b/db.old", why=""), facts)
+    assert not beside(Present(roles=AB, base=there.base), facts)
+
+
+def test_a_refresh_of_a_fed_replica() -> None:
+    """A replica that was fed and is stopped has its base moved on by the verb."""
+    assert isinstance(decide_refresh(both(source(point(1)), fed(point(1))), Policy(), History()), Refresh)
+
+
+@pytest.mark.parametrize("kill", ["operator", "agent", "server", "host", "link"])
+def test_refreshes_of_a_feed_in_the_model(kill: Any) -> None:  # noqa: ANN401
+    """Killed before any step of a feed whose base moves on, no rule is broken; the fail-back is an increment."""
+    policy = Policy(archive="bounce", refresh_s=25.0)
+    done = simulate_run("follow", fresh_world(), policy, write, abort_after=24)
+    assert names_in(done).count("Refresh") >= 4, names_in(done)
+    for at in range(1, len(done.steps) + 1, 2):
+        world = fresh_world()
+        struck = simulate_run("follow", world, policy, write, (Fault(at, kill),), abort_after=24)
+        assert struck.broken == [], (at, kill, struck.steps[-4:], struck.broken)
+    world = fresh_world()
+    simulate_run("follow", world, policy, write, abort_after=24)
+    advance(world, 3)
+    kill_host(world, world.hosts["a"])
+    world.hosts["a"].back_at_s = None
+    world.clients_at, world.taken_over = "b", True
+    assert simulate_run("takeover", world, Policy(), write, name="t", target="b").error is None
+    world.hosts["a"].back_at_s = world.now_s
+    advance(world, 5)
+    back = simulate_run("rebuild", world, Policy(), write, name="back")
+    assert back.error is None
+    assert "Seed" not in names_in(back)

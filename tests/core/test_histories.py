@@ -59,6 +59,7 @@ class History:
             hold=False,
             rounds_max=8,
             archive=dice.choice([None, None, "restart", "bounce", "backup"]),
+            refresh_s=dice.choice([None, 5.0, 3600.0]),
         )
         self.runs = 0
         self.log: list[str] = []

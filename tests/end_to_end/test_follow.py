@@ -215,3 +215,40 @@ def test_under_the_floor_the_primary_lives(pair: Pair) -> None:
         assert "logArchiveMode=true" not in properties
         clients.wait_for(50)
         clients.stop()
+
+
+def refreshes(running: Running) -> int:
+    """Streams that have moved the common base on."""
+    shipped = [e for e in running.events() if e["event"] == "round" and (e["kind"], e["state"]) == ("refresh", "done")]
+    return len(shipped)
+
+
+def test_the_base_moves_on_while_it_is_fed(pair: Pair) -> None:
+    """`refresh` has the run that follows ship both ways, the feed goes on meanwhile, and when the primary has died and
+    comes back the fail-back is an increment from the newer point.
+    """
+    db2 = pair.world["db2"]
+    with pair.writers(rate=100) as clients:
+        clients.wait_for(100)
+        with following(pair) as running:
+            fed = lag(pair)
+            assert fed is not None
+            clients.wait_for(200)
+            assert "refresh" in pair.must("refresh").document["notes"][0]
+            wait_until(lambda: refreshes(running) == 2, "both ways of a refresh", BACK_S)
+            clients.wait_for(100)
+            now = lag(pair)
+            assert now is not None
+            assert now["since_at"] == fed["since_at"], "the feed was broken off"
+            points = db2.zfs("list", "-H", "-o", "name", "-s", "creation", "-t", "snapshot", "-r", "tank/bank").split()
+            moved = [name.partition("@")[2] for name in points if name.startswith("tank/bank@")][-1]
+            pair.world.power_off("db1")
+            pair.must("takeover", "db2", "--yes")
+            clients.wait_for(100, 60)
+        pair.world.boot("db1")
+        back = pair.must("rebuild").document
+        assert (back["serves"], {r["kind"] for r in back["rounds"]}) == ("db2", {"delta"}), back
+        first = next(line for line in pair.journal().splitlines() if back["run"] in line and '"action":"Round"' in line)
+        assert moved in first, first
+        clients.stop()
+    assert pair.replica_differences("db2", "db1") == []

@@ -24,7 +24,6 @@ from snaprep.core.action import (
     Present,
     Refresh,
     Refuse,
-    Reopen,
     Round,
     Seed,
     Settle,
@@ -36,7 +35,7 @@ from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.estimate import bytes_per_s
-from snaprep.core.follow import decide_follow, taken_marks
+from snaprep.core.follow import beside, decide_follow, taken_marks
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Step, calls, resolve, undo_of
@@ -135,8 +134,7 @@ def _loop(run: _Run, abort_after: int | None) -> None:
         )
         facts = facts_of(world)
         action = _decide(run, facts)
-        ends_it = isinstance(action, Switchover) and action.fed
-        if world.fed and not (ends_it or isinstance(action, Feed | FeedCutover | Hold | Reopen)):
+        if world.fed and not beside(action, facts):
             _stop_feeding(run)
         trace.actions.append(action)
         _check(run, type(action).__name__)
@@ -219,8 +217,10 @@ def _after(action: Action, history: History, now_s: float) -> History:
         return replace(history, log_let_go=True)
     if isinstance(action, TakeOver):
         return replace(history, taken_over=True)
-    if isinstance(action, Settle | Present):
-        return replace(history, settled=isinstance(action, Settle))
+    if isinstance(action, Settle):
+        return replace(history, settled=True, settled_s=now_s, refreshed=(), refresh=False)
+    if isinstance(action, Present):
+        return replace(history, settled=False)
     return history
 
 
