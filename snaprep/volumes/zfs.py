@@ -19,6 +19,7 @@ from snaprep.volumes import (
     owner,
     zfs_bookmarks,
     zfs_check,
+    zfs_clone,
     zfs_command,
     zfs_facts,
     zfs_guard,
@@ -30,7 +31,7 @@ from snaprep.volumes import (
 )
 from snaprep.volumes.zfs_command import COMMAND_S, get, get_local, zfs
 from snaprep.volumes.zfs_errors import explain, stream_error
-from snaprep.volumes.zfs_facts import CREATED, HELD, PAIR, PREFIX, Rows, dataset, is_marked, number_of
+from snaprep.volumes.zfs_facts import HELD, PAIR, PREFIX, Rows, is_marked, number_of
 from snaprep.volumes.zfs_features import Features, parse_size, pool_properties, probe
 from snaprep.volumes.zfs_look import Layout
 from snaprep.volumes.zfs_ops import ZfsOps
@@ -299,39 +300,9 @@ class ZfsVolume:
         Raises `dataset-exists`, `mountpoint-taken`, `unknown-dataset`. Two processes for an image of one part: this
         stands in the cutover.
         """
-        if mountpoint is not None:
-            zfs_command.require_free_path(to, mountpoint)
-        tuned = get_local(self.layout.datasets(image))
-        marks = zfs_guard.marks(self.pair, role) | {f"{PREFIX}{name}": value for name, value in properties.items()}
-        done: list[str] = []
-        for part in self.layout.parts:
-            name, origin = dataset(to, part), dataset(image, part)
-            wanted = {p: v.text for p, v in tuned.get(origin, {}).items() if p in zfs_facts.TUNING}
-            wanted |= {"canmount": "noauto", "readonly": "off"} | marks
-            wanted |= {} if part else {"mountpoint": mountpoint or "none"}
-            try:
-                if name not in done:
-                    zfs("clone", *zfs_stream.options(wanted), f"{origin}@{point}", name)
-            except SnaprepError as error:
-                if error.id != "dataset-exists" or done:
-                    raise
-                done = self.ops.existing(self.layout.datasets(to))
-                self._require_half_made(image, point, to, done)
-            if mountpoint is not None and not part:  # before the next part: its path is inside
-                zfs_command.mount_parts(to, {to: mountpoint})
-        if mountpoint is not None:
-            zfs_command.mount_parts(to, self.layout.paths(to, mountpoint))
-
-    def _require_half_made(self, image: str, point: str, to: str, done: Sequence[str]) -> None:
-        if not done:
-            return
-        rows = get(["origin", PAIR, CREATED], done)
-        wanted = {dataset(to, part): f"{dataset(image, part)}@{point}" for part in self.layout.parts}
-        same = all(
-            is_marked(rows, n, PAIR, self.pair) and zfs_facts.text_of(rows, n, "origin") == wanted[n] for n in done
+        zfs_clone.clone(
+            self.layout, self.ops, image, point, to, mountpoint=mountpoint, role=role, properties=properties
         )
-        if not same or len(done) == len(self.layout.parts):
-            raise SnaprepError("dataset-exists", f"{to} exists already", hint="Set it aside by a rename first.")
 
     def rename(self, image: str, to: str) -> None:
         """Unmount and rename an image with its children. Raises `dataset-busy`, `dataset-exists`, `unknown-dataset`."""
