@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.machines.world import Machines
 from tests.rig.derby import create_bank, ij
 from tests.rig.fixtures import BANK_MB
 from tests.rig.host import DERBY_PORT
@@ -262,6 +263,20 @@ def test_base_destroyed_by_somebody(pair: Pair) -> None:
     db2.start_derby()
     assert pair.must("status").document["serves"] == "db1"
     assert pair.must("rebuild").document["rounds"][0]["kind"] == "full"
+
+
+def test_base_destroyed_on_the_source(pair: Pair) -> None:
+    """When somebody destroys the common snapshot on the source, the next rebuild is an increment from its bookmark,
+    where ZFS has those, and a full copy elsewhere.
+    """
+    pair.must("rebuild")
+    db1 = pair.world["db1"]
+    for name in db1.zfs("list", "-H", "-t", "snapshot", "-o", "name").splitlines():
+        db1.zfs("release", "snaprep:bank", name, check=False)
+        db1.zfs("destroy", name)
+    pair.world["db2"].restart_derby()
+    rounds = pair.must("rebuild").document["rounds"]
+    assert rounds[0]["kind"] == ("delta" if isinstance(pair.world, Machines) else "full")
 
 
 def test_journal_cut_in_a_line(pair: Pair) -> None:
