@@ -17,7 +17,7 @@ from snaprep.agent.host import AgentHost
 from snaprep.agent.link import StreamHeader
 from snaprep.agent.streams import PROBE_SINK, Sent
 from snaprep.core.codec import decode_at, encode
-from snaprep.core.errors import SnaprepError, Stale
+from snaprep.core.errors import CheckFailed, SnaprepError, Stale
 from snaprep.core.volume import ImageRole, Point
 from snaprep.engines.base import Quiesced, Tail
 
@@ -77,8 +77,14 @@ def mark_takeover(host: AgentHost, *, image: str, position: int) -> None:
 
 @step
 def adopt(host: AgentHost, *, image: str, generation: int) -> None:
-    """Make the image this pair's, known as the primary, and not mounted at boot before its role is known."""
-    host.volume.adopt(image, ImageRole.LIVE)
+    """Make the image this pair's, known as the primary, and not mounted at boot before its role is known.
+
+    Raises `stale` when another pair has marked it since it was looked at: two that begin to follow one database.
+    """
+    try:
+        host.volume.adopt(image, ImageRole.LIVE)
+    except CheckFailed as error:
+        raise Stale("stale", f"{error.info.what} by now", hint="look again") from error
     host.volume.set_properties(image, {"serves": "primary", "generation": str(generation)})
     host.volume.set_automount(image, on=False)
 

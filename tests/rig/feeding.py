@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from tests.rig import check, harm, measure
 from tests.rig.derby import add_ballast, create_bank, rewrite_ballast
 from tests.rig.host import DERBY_PORT
 from tests.rig.measure import Lost
-from tests.rig.node import RigError
+from tests.rig.node import RigError, signal_inner
 from tests.rig.pair import PASSWORD, USER, Pair
 from tests.rig.storm import ARCHIVE, feeds
 from tests.rig.tally import BANK_MB, RATE, WRITERS, Tally, close_lap, rebuild, say
@@ -90,13 +89,13 @@ TARGETS = (("bank", "db2"), ("report", "db3"))
 
 def stand_still(host: Host, seconds: float) -> None:
     """The database server of a host is stopped, as by a hypervisor that has other things to do."""
-    pid = host.daemon_pid("derby")
-    os.kill(pid, signal.SIGSTOP)
+    server = host.daemons["derby"]
+    signal_inner(server, signal.SIGSTOP)
     say(f"{host.name} stands still for {seconds:g} s")
     try:
         time.sleep(seconds)
     finally:
-        os.kill(pid, signal.SIGCONT)
+        server.send_signal(signal.SIGCONT)  # nsenter has stopped with it, and passes this on
 
 
 def soak_catch_up(runs: int, tally: Tally) -> None:
