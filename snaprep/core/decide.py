@@ -115,13 +115,22 @@ def cannot_start(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse |
     for host in (source, target):
         if (unfit := _unfit(facts, host) or _claimed(facts, host)) is not None:
             return unfit
-    return stand_wrong(facts, source, target)
+    return stand_wrong(facts, source, target) or _unlike(facts, source, target)
 
 
 def cannot_follow(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
     """The same for a replica that is only fed: what is done to the source does not get in another pair's way."""
     refused = _unfit(facts, source) or _unfit(facts, target) or _claimed(facts, target)
-    return refused or stand_wrong(facts, source, target)
+    return refused or stand_wrong(facts, source, target) or _unlike(facts, source, target)
+
+
+def _unlike(facts: Facts, source: HostFacts, target: HostFacts) -> Refuse | None:
+    """Neither a feed nor replication goes from one version of the engine to another."""
+    mine, theirs = source.engine.server_version, target.engine.server_version
+    if not mine or not theirs or mine == theirs:
+        return None
+    what = f"{source.name}'s server is of version {mine}, {target.name}'s of {theirs}"
+    return Refuse(error=error("engine-versions-differ", 3, what, facts, "run the same version on both hosts"))
 
 
 def _claimed(facts: Facts, host: HostFacts) -> Refuse | None:

@@ -110,9 +110,10 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     state: EngineState = EngineState.ABSENT
-    version: str = ""
+    version: str = ""  # of the database's format
     server_up: bool = False
     server_pid: int | None = None
+    server_version: str = ""  # empty when it cannot be seen
     position: int | None = None  # the engine's own order: for Derby the log instant
     position_text: str = ""
     logged_bytes: int | None = None  # about how much log was written since this agent first looked

@@ -207,6 +207,11 @@ NOT_ROOT = ErrorInfo("privilege", "ada may not look", hint="log in as root", exi
             with_live(with_engine(replica("b"), state=EngineState.PRIMARY), mounted_at="/db"),
             "ambiguous-source",
         ),
+        (
+            with_engine(serving("a"), server_version="10.14.2.0"),
+            with_engine(empty("b"), server_version="10.15.1.3"),
+            "engine-versions-differ",
+        ),
         (empty("a"), empty("b"), "no-database"),
         (empty("a"), host("b", error=NOT_ROOT, volume=None), "privilege"),
         (serving("a"), host("b", error=NOT_ROOT, volume=None), "privilege"),

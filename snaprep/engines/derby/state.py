@@ -9,7 +9,7 @@ from pathlib import Path
 from snaprep.core.errors import SnaprepError
 from snaprep.core.model import EngineFacts, EngineState, KeptLog, Transactions
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby import archive, files, gate, log, sockets
+from snaprep.engines.derby import archive, files, gate, log, server, sockets
 from snaprep.engines.derby.client import ClientDied, SqlError, SqlTimeout
 from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.replication import Replication
@@ -34,6 +34,7 @@ class State:
         self._seen: dict[str, float] = {}
         self._end: log.LogPosition | None = None
         self._logged_bytes = 0
+        self._version: tuple[int, str] = (0, "")
 
     def facts(self, guarded: str = "") -> EngineFacts:
         """What the database is doing, without opening it when nobody has.
@@ -44,7 +45,12 @@ class State:
         self.session.equipment()  # what could not be gone on with later is told now
         server_pid = self.session.server_pid
         if not files.is_database(self.session.directory):
-            return EngineFacts(state=EngineState.ABSENT, server_up=server_pid is not None, server_pid=server_pid)
+            return EngineFacts(
+                state=EngineState.ABSENT,
+                server_up=server_pid is not None,
+                server_pid=server_pid,
+                server_version=self._server_version(server_pid),
+            )
         files.refuse_unsupported(self.session.directory)
         with files_told():
             end = log.log_end(self.session.directory / "log")
@@ -53,6 +59,7 @@ class State:
             version=files.version(self.session.directory),
             server_up=server_pid is not None,
             server_pid=server_pid,
+            server_version=self._server_version(server_pid),
             position=end.instant,
             position_text=str(end),
             logged_bytes=self._logged(end),
@@ -65,6 +72,12 @@ class State:
             away = files.is_away(self.session.directory)
             return replace(base, state=EngineState.GATED, gate_saved=True) if away else base
         return self._open_facts(base)
+
+    def _server_version(self, pid: int | None) -> str:
+        """Looked up once for each process: it is read from its jar."""
+        if pid is not None and self._version[0] != pid:
+            self._version = pid, server.read(pid).version
+        return self._version[1] if pid is not None else ""
 
     def _logged(self, end: log.LogPosition) -> int:
         """Bytes of log since the first look."""
