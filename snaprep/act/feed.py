@@ -16,7 +16,7 @@ from snaprep.core.action import Feed, FeedCutover, KeepLog, KeepNoLog, Present
 from snaprep.core.errors import HostUnreachable, SnaprepError, Stopped, from_info
 from snaprep.core.follow import follower_mark, is_follower, needed_from, others_fed, taken_marks
 from snaprep.core.model import CutoverTried, FeedFacts, RoundDone, recv_name
-from snaprep.core.recipe import Arg, Recipe, Step
+from snaprep.core.recipe import Arg, Recipe, Ref, Step
 from snaprep.core.report import CutoverReport
 from snaprep.engines.base import FeedCutoverPlan
 from snaprep.host.base import Host
@@ -39,8 +39,19 @@ def keep_log(context: Context, action: KeepLog) -> float:
 
 
 def keep_no_log(context: Context, action: KeepNoLog) -> None:
-    """Only the mark goes while another pair's replica is fed from here."""
+    """Only the mark goes while another pair's replica is fed from here. The replica first: it is told no more later."""
+    if not others_fed(context.facts.host(action.roles.source), context.pair.name):
+        context.interpreter.must(forget_recipe(action))
     let_go_of_log(context, action.roles.source)
+
+
+def forget_recipe(action: KeepNoLog) -> Recipe:
+    """The mode stands in a file on either side, and switching it off reaches one."""
+    before: Mapping[str, Arg] = {"before": Ref("log_mode_before")}
+    return (
+        Step(host=action.roles.source, op="log_mode_before"),
+        Step(host=action.roles.target, op="forget_log_mode", args=before),
+    )
 
 
 def let_go_of_log(context: Context, name: str) -> None:

@@ -40,6 +40,18 @@ def keep_no_log(host: AgentHost) -> bool:
     return archive.put_back(host.engine.session)
 
 
+@step
+def log_mode_before(host: AgentHost) -> str:
+    """What the engine's own word for keeping log was before `keep_log`; empty when that was not ours."""
+    return archive.before_us(host.engine.session)
+
+
+@step
+def forget_log_mode(host: AgentHost, *, before: str) -> None:
+    """On the target: the replica does not keep its log either, when it is the primary one day."""
+    archive.forget(host.engine.directory, before)
+
+
 # -- the replica of a feed ---------------------------------------------------------------------------------------
 
 

@@ -110,6 +110,8 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
     if isinstance(action, FeedCutover):
         ready = Step(host=action.roles.source, op="gate_prepare", deadline_s=60)
         return (ready,), derby.feed_cutover(feed.cutover_plan(there, action)), ()
+    if isinstance(action, KeepNoLog):
+        return feed.forget_recipe(action), (Step(host=action.roles.source, op="keep_no_log"),)
     if isinstance(action, TakeOver):
         return (derby.take_over(takeover.take_over_plan(there, action)),)
     return tuple((s,) for s in _plain(action, facts))
@@ -137,8 +139,6 @@ def _plain(action: Action, facts: Facts) -> list[Step]:
         return [*_kept(keep.given_up(facts, action.roles, PAIR.name)), *off]
     if isinstance(action, KeepLog):
         return [Step(host=action.roles.source, op="keep_log", args={"how": action.how})]
-    if isinstance(action, KeepNoLog):
-        return [Step(host=action.roles.source, op="keep_no_log")]
     if isinstance(action, Settle):
         return _kept(keep.keeping(facts, action.roles, PAIR.name))
     return []

@@ -26,8 +26,10 @@ def test_a_rebuild_in_the_log_lane(pair: Pair) -> None:
         clients.stop()
     assert pair.status()["hosts"][0]["replicating"]
     nothing_lost(pair, clients, "db1", "db2")
-    properties = pair.world["db1"].run(["cat", f"{pair.bank.path}/service.properties"]).stdout
-    assert "logArchiveMode=true" not in properties
+    assert not archived(pair)
+    pair.world.power_off("db1")
+    assert pair.must("takeover", "--yes").document["serves"] == "db2"
+    assert not archived(pair, "db2"), "a replica that was fed keeps its log for ever"
 
 
 def archived(pair: Pair, name: str = "db1") -> bool:

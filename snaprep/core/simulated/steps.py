@@ -266,6 +266,18 @@ def keep_no_log(world: World, host: HostState) -> bool:
     return True
 
 
+def log_mode_before(world: World, host: HostState) -> str:
+    """The former value of the property."""
+    live_of(host)
+    ready_server(host)
+    return "false"
+
+
+def forget_log_mode(world: World, host: HostState, *, before: str) -> None:
+    """A line of service.properties, which a replica does not look at."""
+    live_of(host)
+
+
 def try_direct_boot(world: World, host: HostState) -> None:
     """A copy is booted without rolling back what is open in it, on a database made for that (derby.md 6, C)."""
     ready_server(host)
@@ -349,9 +361,10 @@ OPERATIONS: Mapping[str, Operation] = {
     **{
         f.__name__: f
         for f in (
-            arm_replica, attach, checkpoint, detach, feed_end, feed_finish, feed_play, feed_send, feed_wait, freeze,
-            gate_close, gate_open, gate_prepare, guard_ready, keep_log, keep_no_log, must_end_at, open_database,
-            promote, prove, quiesce, ship_mark, stamp, stop_replica, thaw, try_direct_boot, warm,
+            arm_replica, attach, checkpoint, detach, feed_end, feed_finish, feed_play, feed_send, feed_wait,
+            forget_log_mode, freeze, gate_close, gate_open, gate_prepare, guard_ready, keep_log, keep_no_log,
+            log_mode_before, must_end_at, open_database, promote, prove, quiesce, ship_mark, stamp, stop_replica, thaw,
+            try_direct_boot, warm,
         )
     },
 }  # fmt: skip

@@ -23,6 +23,8 @@ from snaprep.engines.derby.log import LogPosition
 from snaprep.engines.derby.session import Session, files_told, told
 
 PROPERTY = "derby.storage.logArchiveMode"
+_FILE = "service.properties"
+_ON, _OFF = b"derby.storage.logArchiveMode=true", b"derby.storage.logArchiveMode=false"
 _FORMER = "snaprep.archive.former"  # what the mode was before us; its presence says that we switched it on
 _SINCE = "snaprep.archive.since"
 _ABSENT = "(none)"
@@ -97,7 +99,7 @@ def _unbroken(directory: Path, text: str | None) -> int | None:
 
 
 def _written(directory: Path) -> tuple[int, int]:
-    found = (directory / "service.properties").stat()
+    found = (directory / _FILE).stat()
     return found.st_mtime_ns, found.st_size
 
 
@@ -260,6 +262,34 @@ def must_have_room(database: Path, floor_bytes: int) -> None:
     if left < floor_bytes:
         what = f"{left} bytes are left for the log, less than the floor of {floor_bytes}"
         raise CheckFailed("archive-no-room", what, hint="make room, then seed the replica again")
+
+
+def before_us(session: Session) -> str:
+    """What the mode was before we switched it on, as the property said it; empty when we did not.
+
+    Raises `archive-failed`.
+    """
+    with told("archive-failed", "log archive mode cannot be looked at"):
+        return _get(session, _FORMER) or ""
+
+
+def forget(directory: Path, before: str) -> None:
+    """Have a replica not keep its log once it is promoted, when the mode was off before us.
+
+    The mode stands in a file that no log carries. A replica does not write that file, and reads it at its next boot.
+    """
+    path = directory / _FILE
+    text = path.read_bytes()
+    if before in ("", "true") or _ON not in text:
+        return
+    owner, fresh = path.stat(), path.with_suffix(".snaprep")
+    with fresh.open("wb") as file:
+        file.write(text.replace(_ON, _OFF))
+        file.flush()
+        os.fsync(file.fileno())
+    os.chown(fresh, owner.st_uid, owner.st_gid)
+    fresh.chmod(owner.st_mode & 0o7777)
+    fresh.replace(path)
 
 
 def put_back(session: Session) -> bool:

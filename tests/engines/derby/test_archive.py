@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def test_asking_takes_effect_with_the_next_boot_only(plain: Two) -> None:
     assert archive.state(session).since == since
 
 
-def test_a_bounce_switches_on_and_all_goes_back(plain: Two) -> None:
+def test_a_bounce_switches_on_and_all_goes_back(plain: Two, tmp_path: Path) -> None:
     """After a bounce files are kept; put back, they are gone and the mode is as it was, also after a restart."""
     session = plain.at_source
     took_s = archive.bounce(session, plain.halt)
@@ -73,7 +74,15 @@ def test_a_bounce_switches_on_and_all_goes_back(plain: Two) -> None:
     assert found.ours
     assert found.first_file == first < found.needed_file
     assert found.kept_bytes > 100_000
+    before = archive.before_us(session)
+    forgetful = tmp_path / "replica"
+    forgetful.mkdir()
+    shutil.copy2(session.directory / "service.properties", forgetful)
+    for told, on in (("", True), ("true", True), (before, False), (before, False)):
+        archive.forget(forgetful, told)
+        assert files.service_properties(forgetful).get(archive.PROPERTY) == str(on).lower()
     assert archive.put_back(session) is True
+    assert archive.before_us(session) == ""
     found = archive.state(session)
     assert (found.wanted, found.since, found.ours) == (False, None, False)
     assert grow(plain)[0] > first
