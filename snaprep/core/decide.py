@@ -52,7 +52,8 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
     if isinstance(roles, ErrorInfo):
         return Refuse(error=roles)
     source, target = facts.host(roles.source), facts.host(roles.target)
-    if (first := too_full(roles, source, policy) or cannot_start(facts, source, target)) is not None:
+    first = too_full(roles, source, policy) or put_away(facts, roles, policy) or cannot_start(facts, source, target)
+    if first is not None:
         return first
     if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
         return Reopen(host=source.name)
@@ -78,6 +79,16 @@ def too_full(roles: Roles, source: HostFacts, policy: Policy) -> GiveUp | None:
     if source.engine.state is not EngineState.PRIMARY or not pins:
         return None
     return GiveUp(roles=roles, free_bytes=volume.free_bytes, floor_bytes=policy.floor_bytes)
+
+
+def put_away(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
+    """A former primary goes aside before its server runs, where it would open for the first client that asks."""
+    source, target = facts.host(roles.source), facts.host(roles.target)
+    volume = target.volume
+    if volume is None or "always_there" not in volume.caps or target.engine.server_up:
+        return None
+    older = target.claims_primary and target.claimed_generation < source.claimed_generation
+    return _clear_live(facts, roles, policy) if older else None
 
 
 def attached(source: HostFacts, target: HostFacts) -> bool:
@@ -286,7 +297,7 @@ def seed_or_round(facts: Facts, roles: Roles, policy: Policy, history: History) 
     resume = lineage.resumable(source.volume, source.live, target.recv, base)
     if resume is not None and resume.token in history.failed_tokens:
         resume = None
-    if base is None:
+    if base is None or (source.volume.copies and not base.continues):
         if (full := _no_room_for_copy(facts, source, policy)) is not None:
             return full
         needed = source.live.referenced_bytes - (resume.received_bytes if resume else 0)

@@ -29,7 +29,7 @@ from snaprep.core.action import (
     Switchover,
 )
 from snaprep.core.base import next_way
-from snaprep.core.decide import cannot_follow, free_name, make_ready, make_room, seed_or_round, too_full
+from snaprep.core.decide import cannot_follow, free_name, make_ready, make_room, put_away, seed_or_round, too_full
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import (
     OPEN_STATES,
@@ -73,7 +73,7 @@ def decide_follow(facts: Facts, policy: Policy, history: History) -> Action:
     source, target = facts.host(roles.source), facts.host(roles.target)
     if history.abort:
         return Refuse(error=error("aborted", 11, "the replica is no longer fed, as asked", facts))
-    first = too_full(roles, source, policy) or cannot_follow(facts, source, target)
+    first = too_full(roles, source, policy) or put_away(facts, roles, policy) or cannot_follow(facts, source, target)
     if isinstance(first, Refuse):
         return _patient(first, history)
     if first is not None:

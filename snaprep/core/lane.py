@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from snaprep.core.action import Action, Feed, FeedCutover, Hold, Refuse
 from snaprep.core.choose import choose
-from snaprep.core.decide import attached, cannot_start, decide_rebuild
+from snaprep.core.decide import attached, cannot_start, decide_rebuild, put_away
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import FEED_MS
 from snaprep.core.follow import caught_up, decide_follow
@@ -34,9 +34,9 @@ def _feed_and_cut(facts: Facts, policy: Policy, history: History) -> Action:
     if isinstance(roles, ErrorInfo):
         return Refuse(error=roles)
     source, target = facts.host(roles.source), facts.host(roles.target)
-    refused = cannot_start(facts, source, target)
-    if refused is not None:
-        return refused
+    first = put_away(facts, roles, policy) or cannot_start(facts, source, target)
+    if first is not None:
+        return first
     if attached(source, target):
         return decide_rebuild(facts, policy, history)
     if (failed := undone(facts, policy, history)) is not None:

@@ -83,8 +83,8 @@ def test_the_operator_dies_while_the_base_is_sent(plain: PlainPair) -> None:
 
 
 def test_take_over_and_back(plain: PlainPair) -> None:
-    """The primary's host dies: the replica serves. When it comes back, what it had not sent is counted, found
-    in what was set aside, and its host follows from a whole copy.
+    """The primary's host dies: the replica serves. When it comes back, it is set aside before its server is started;
+    what it had not sent is counted, found there, and its host follows from a whole copy.
     """
     with plain.writers(rate=100) as clients:
         clients.wait_for(50)
@@ -98,12 +98,18 @@ def test_take_over_and_back(plain: PlainPair) -> None:
             clients.stop()
         missing = check.missing(clients.acked(), plain.served("db2").journal)
         assert len(missing) < 100, len(missing)
+        plain.world["db1"].derby_autostart = False
         plain.world.boot("db1")
-        with following(plain, *BACKUP) as again:
-            assert plain.isolated("db1") == ["bank.isolated-g1"]
+        again = plain.start("follow", *BACKUP)
+        try:
+            wait_until(lambda: plain.isolated("db1") == ["bank.isolated-g1"], "the former primary to be set aside", 30)
+            plain.world["db1"].start_derby()
+            again.wait_event(feeds, BACK_S)
             assert plain.isolated_holds("db1", missing) == missing
             again.interrupt()
             report = again.wait(STOPS_S).document
+        finally:
+            again.kill()
         assert sum(lost["commits"] for lost in report["lost"]) >= len(missing), report["lost"]
         assert check.differences(plain.served("db2"), plain.stored("db1")) == []
 

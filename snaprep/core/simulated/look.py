@@ -109,7 +109,7 @@ def _volume_facts(world: World, host: HostState) -> VolumeFacts:
         import_id=str(host.boots),
         free_bytes=host.size_bytes - used_bytes(world, host),
         size_bytes=host.size_bytes,
-        caps=frozenset({"resume"}),
+        caps=frozenset({"copies", "always_there"} if world.copies else {"resume"}),
         images=tuple(_image(world, host, i) for i in host.images.values()),
     )
 

@@ -358,9 +358,11 @@ def _check(run: _Run, after: str, *, moved: bool = True) -> None:
 
 
 def _released(run: _Run) -> list[str]:
-    """The newest common point of what a primary sends may only move on, unless it was given up."""
+    """The newest common point of what a primary sends may only move on, unless it was given up. Where every base is a
+    whole copy there is none to be kept.
+    """
     world, found = run.world, []
-    common = common_now(world)
+    common = {} if world.copies else common_now(world)
     for host in world.hosts.values():
         live = host.live
         if live is None or live.properties.get("serves") != "primary":

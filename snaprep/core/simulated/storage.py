@@ -41,9 +41,15 @@ def point_of(image: ImageState, name: str) -> PointState:
 
 
 def snapshot(world: World, host: HostState, *, image: str, name: str) -> dict[str, object]:
-    """`zfs snapshot` is atomic: what is in the files now, crash-consistent (derby.md 3)."""
+    """`zfs snapshot` is atomic: what is in the files now, crash-consistent (derby.md 3).
+
+    Without snapshots it is a backup, which takes the place of a former one, and has the log kept (derby.md 4, 8).
+    """
     found = image_of(host, image)
     assert found.content is not None
+    if world.copies:
+        found.points.clear()
+        host.kept_since = found.content.position if host.kept_since is None else host.kept_since
     if any(p.name == name for p in found.points):
         raise fail("snapshot-exists")
     clean = found.content.clean and host.server.mode == "closed"
@@ -256,6 +262,9 @@ def present(
     clone = ImageState(to, ImageRole.LIVE, content=origin.content, origin_guid=origin.guid, properties=properties)
     clone.mounted = mountpoint
     host.images[to] = clone
+    if world.copies:  # a rename: what was received is the replica now
+        clone.origin_guid = None
+        del host.images[image]
 
 
 def present_fed(

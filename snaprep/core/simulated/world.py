@@ -129,6 +129,7 @@ class World:
     acknowledged: int = 0
     taken_over: bool = False
     given_up: bool = False
+    copies: bool = False  # no snapshots: the caps `copies` and `always_there`
     fed: str = ""  # the host whose replica is fed by the other; empty: none is
     link_lost_at_s: float | None = None
     streams: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # stream -> (image, origin)
@@ -332,8 +333,14 @@ def _come_back(world: World, host: HostState) -> None:
     if host.back_at_s is not None and world.now_s >= host.back_at_s:
         host.up, host.back_at_s = True, None
         host.server = Server()
-        for image in host.images.values():
-            image.mounted = PATH if image.automounts else ""
+        if world.copies:
+            host.server.up = False  # its operator starts it when nothing stale is there
+        else:
+            for image in host.images.values():
+                image.mounted = PATH if image.automounts else ""
+    stale = host.live is not None and host.live.mounted == PATH and world.clients_at != host.name
+    if world.copies and host.up and not host.server.up and host.server.back_at_s is None and not stale:
+        host.server = Server()
     if host.server.back_at_s is not None and world.now_s >= host.server.back_at_s:
         host.server = Server()
 
