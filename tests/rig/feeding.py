@@ -71,13 +71,18 @@ def soak_followers(runs: int, tally: Tally) -> None:
                 clients.stop()
                 for running in fed:
                     stopped(running)
+                behind = [max(told["lag_bytes"] for told in looks(running)) / MIB for running in fed]
+                sent = [max(told["sent_bytes"] for told in looks(running)) / MIB for running in fed]
             finally:
                 for running in fed:
                     running.kill()
         must_hold(pairs, clients, tally)
-    behind = [max(told["lag_bytes"] for told in looks(running)) / MIB for running in fed]
-    for (_, name), late_s, most in zip(TARGETS, back_s, behind, strict=True):
-        tally.figures |= {f"{name}_caught_up_s": round(late_s, 1), f"{name}_most_behind_mib": round(most, 1)}
+    for (_, name), late_s, most, fed_mib in zip(TARGETS, back_s, behind, sent, strict=True):
+        tally.figures[name] = {
+            "caught_up_s": round(late_s, 1),
+            "most_behind_mib": round(most, 1),
+            "fed_mib": round(fed_mib, 1),  # by the longest of its feeds
+        }
     tally.bound(f"caught up {max(back_s):.0f} s after both could, at most {BACK_S:g} s", held=max(back_s) <= BACK_S)
     gap_s = clients.gaps().worst_s
     tally.gaps_s.append(gap_s)
