@@ -70,12 +70,13 @@ def survive_switch(pair: Pair, victim: str, phase: str, *, ending: str = "resume
             raise RigError(f"status does not know who serves: {status}")
         if status.document["serves"] is not None:
             clients.wait_for(30, LONGEST_GAP_S)
-        pair.snaprep(*(switch if ending == "switchover" else (ending,)), timeout_s=ENDS_S)
-        resumed = pair.must("resume", timeout_s=ENDS_S)
+        resumed = pair.snaprep(*(switch if ending == "switchover" else (ending,)), timeout_s=ENDS_S)
+        if ending != "resume" or resumed.code != 0:
+            resumed = pair.must("resume", timeout_s=ENDS_S)
         clients.wait_for(50, LONGEST_GAP_S)
         clients.stop()
-    roles = {host["role"]: host["name"] for host in pair.must("status").document["hosts"]}
-    nothing_lost(pair, clients, roles["primary"], roles["replica"])
+    serves = resumed.document["serves"]
+    nothing_lost(pair, clients, serves, next(name for name in pair.names if name != serves))
     return Struck(first=first, gap_s=clients.gaps().worst_s, resumed=resumed)
 
 
