@@ -77,6 +77,8 @@ def soak_followers(runs: int, tally: Tally) -> None:
                 for running in fed:
                     running.kill()
         must_hold(pairs, clients, tally)
+        gap_s = clients.gaps().worst_s
+    tally.gaps_s.append(gap_s)
     for (_, name), late_s, most, fed_mib in zip(TARGETS, back_s, behind, sent, strict=True):
         tally.figures[name] = {
             "caught_up_s": round(late_s, 1),
@@ -84,8 +86,6 @@ def soak_followers(runs: int, tally: Tally) -> None:
             "fed_mib": round(fed_mib, 1),  # by the longest of its feeds
         }
     tally.bound(f"caught up {max(back_s):.0f} s after both could, at most {BACK_S:g} s", held=max(back_s) <= BACK_S)
-    gap_s = clients.gaps().worst_s
-    tally.gaps_s.append(gap_s)
     tally.bound(f"longest gap of a client {gap_s:.2f} s <= {GAP_MOST_S:g} s", held=gap_s <= GAP_MOST_S)
 
 
