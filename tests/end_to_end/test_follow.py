@@ -158,7 +158,7 @@ def test_take_over_of_a_fed_replica(pair: Pair) -> None:
 
 
 def test_two_pairs_follow_one_database(rig_tools: None, tmp_path: Path) -> None:
-    """A second pair follows the database of a first; both replicas end with every row, and neither is in the other's
+    """Two pairs begin to follow one database at once; both replicas end with every row, and neither is in the other's
     way.
     """
     with World.start(tmp_path, names=("db1", "db2", "db3")) as world:
@@ -166,16 +166,22 @@ def test_two_pairs_follow_one_database(rig_tools: None, tmp_path: Path) -> None:
         first, second = (Pair(world, bank, name=name, names=("db1", target)) for name, target in PAIRS)
         with first.writers(rate=100) as clients:
             clients.wait_for(50)
-            with following(first) as one, following(second) as two:
+            both = [pair.start("follow", *ARCHIVE) for pair in (first, second)]
+            try:
+                for running in both:
+                    running.wait_event(feeds, BACK_S)
                 clients.wait_for(100)
                 assert second.snaprep("rebuild").error_id == "locked"
                 clients.stop()
-                for running in (one, two):
+                for running in both:
                     running.interrupt()
-                assert [r.wait(STOPS_S).code for r in (one, two)] == [10, 10]
-                served = first.served("db1")
-                assert check.differences(served, first.stored("db2")) == []
-                assert check.differences(served, second.stored("db3")) == []
+                assert [running.wait(STOPS_S).code for running in both] == [10, 10]
+            finally:
+                for running in both:
+                    running.kill()
+            served = first.served("db1")
+            assert check.differences(served, first.stored("db2")) == []
+            assert check.differences(served, second.stored("db3")) == []
 
 
 def test_a_new_base_after_a_power_cut_of_the_primary(pair: Pair) -> None:

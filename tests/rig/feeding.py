@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.rig.workload import Workload
 
 MIB = 1 << 20
+TARGETS = (("bank", "db2"), ("report", "db3"))
 NARROW_MBIT = 10.0
 LEVEL_MS = 1000.0  # a replica that lacks no more than what was written since then has caught up
 BACK_S = 300.0
@@ -87,9 +88,6 @@ def soak_followers(runs: int, tally: Tally) -> None:
         }
     tally.bound(f"caught up {max(back_s):.0f} s after both could, at most {BACK_S:g} s", held=max(back_s) <= BACK_S)
     tally.bound(f"longest gap of a client {gap_s:.2f} s <= {GAP_MOST_S:g} s", held=gap_s <= GAP_MOST_S)
-
-
-TARGETS = (("bank", "db2"), ("report", "db3"))
 
 
 def stand_still(host: Host, seconds: float) -> None:
