@@ -58,7 +58,7 @@ class Feeds(Patience):
 
     def _keep_no_log(self, context: Context, action: KeepNoLog) -> None:
         self._say(state=RunState.SETTLING, reason="")
-        act_feed.keep_no_log(context, action)
+        act_feed.keep_no_log(context, action.roles)
         self.memory.history = replace(self.memory.history, log_let_go=True)
 
     def _present(self, context: Context, action: Present) -> None:

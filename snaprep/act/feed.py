@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from snaprep.act.context import Context
 from snaprep.act.cutover import former_plan, raise_if_closed, told
-from snaprep.core.action import Feed, FeedCutover, KeepLog, KeepNoLog, Present
+from snaprep.core.action import Feed, FeedCutover, KeepLog, Present, Roles
 from snaprep.core.errors import HostUnreachable, SnaprepError, Stopped, from_info
 from snaprep.core.follow import follower_mark, is_follower, needed_from, others_fed, taken_marks
 from snaprep.core.model import CutoverTried, FeedFacts, RoundDone, recv_name
@@ -38,25 +38,25 @@ def keep_log(context: Context, action: KeepLog) -> float:
     return float(context.interpreter.must((step,)).results["keep_log"])
 
 
-def keep_no_log(context: Context, action: KeepNoLog) -> None:
-    """Only the mark goes while another pair's replica is fed from here. The replica first: it is told no more later."""
-    if not others_fed(context.facts.host(action.roles.source), context.pair.name):
-        context.interpreter.must(forget_recipe(action))
-    let_go_of_log(context, action.roles.source)
+def keep_no_log(context: Context, roles: Roles) -> None:
+    """The source keeps no more log for this pair; only the mark goes while another pair's replica is fed from here.
+
+    The replica comes first: once the source has forgotten, nothing tells that there was something to put back.
+    """
+    source = context.facts.host(roles.source)
+    kept, keep = source.engine.kept_log, bool(others_fed(source, context.pair.name))
+    if kept is not None and kept.ours and not keep:
+        context.interpreter.must(forget_recipe(roles))
+    give_up_log(context, roles.source, keep=keep)
 
 
-def forget_recipe(action: KeepNoLog) -> Recipe:
+def forget_recipe(roles: Roles) -> Recipe:
     """The mode stands in a file on either side, and switching it off reaches one."""
     before: Mapping[str, Arg] = {"before": Ref("log_mode_before")}
     return (
-        Step(host=action.roles.source, op="log_mode_before"),
-        Step(host=action.roles.target, op="forget_log_mode", args=before),
+        Step(host=roles.source, op="log_mode_before"),
+        Step(host=roles.target, op="forget_log_mode", args=before),
     )
-
-
-def let_go_of_log(context: Context, name: str) -> None:
-    """The source keeps no more log for this pair, and none at all when nobody else is fed. Fine when it keeps none."""
-    give_up_log(context, name, keep=bool(others_fed(context.facts.host(name), context.pair.name)))
 
 
 def give_up_log(context: Context, name: str, *, keep: bool = False) -> None:

@@ -201,7 +201,7 @@ def clean(pair: Pair, policy: Policy, sink: Sink, *, isolated: tuple[str, ...], 
         session.lock("clean", "clean", ())
         context = _context(session, policy, sink, facts)
         refused = settle.let_go(context, what)
-        act_feed.let_go_of_log(context, roles.source)
+        act_feed.keep_no_log(context, roles)
         stay = {_name(item) for item, _ in refused}
         lines = (
             *(line for line in lines if line not in stay),

@@ -111,7 +111,7 @@ def write(action: Action, facts: Facts, policy: Policy, name: str) -> tuple[Reci
         ready = Step(host=action.roles.source, op="gate_prepare", deadline_s=60)
         return (ready,), derby.feed_cutover(feed.cutover_plan(there, action)), ()
     if isinstance(action, KeepNoLog):
-        return feed.forget_recipe(action), (Step(host=action.roles.source, op="keep_no_log"),)
+        return feed.forget_recipe(action.roles), (Step(host=action.roles.source, op="keep_no_log"),)
     if isinstance(action, TakeOver):
         return (derby.take_over(takeover.take_over_plan(there, action)),)
     return tuple((s,) for s in _plain(action, facts))

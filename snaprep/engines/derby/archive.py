@@ -274,13 +274,12 @@ def before_us(session: Session) -> str:
 
 
 def forget(directory: Path, before: str) -> None:
-    """Have a replica not keep its log once it is promoted, when the mode was off before us.
+    """Have a replica not keep its log once it is promoted, when the mode was off before us. Fine where there is none.
 
     The mode stands in a file that no log carries. A replica does not write that file, and reads it at its next boot.
     """
     path = directory / _FILE
-    text = path.read_bytes()
-    if before in ("", "true") or _ON not in text:
+    if before in ("", "true") or not path.is_file() or _ON not in (text := path.read_bytes()):
         return
     owner, fresh = path.stat(), path.with_suffix(".snaprep")
     with fresh.open("wb") as file:
