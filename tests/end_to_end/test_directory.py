@@ -154,3 +154,17 @@ def test_an_agent_dies_while_the_base_is_sent(plain: PlainPair, victim: str) -> 
             stopped_equal(plain, running, clients)
         finally:
             running.kill()
+
+
+def test_a_fed_directory_changes_places(plain: PlainPair) -> None:
+    """A switchover needs no snapshots: the fed replica serves, the former primary follows, and nothing is lost."""
+    with plain.writers(rate=50) as clients:
+        clients.wait_for(50)
+        with following(plain, *BACKUP):
+            clients.wait_for(50)
+            assert plain.must("switchover", "--yes", "--budget", "20s").document["serves"] == "db2"
+        clients.wait_for(50)
+        clients.stop()
+    assert check.missing(clients.acked(), plain.served("db2").journal) == []
+    roles = {host["name"]: (host["role"], host["replicating"]) for host in plain.status()["hosts"]}
+    assert roles == {"db2": ("primary", True), "db1": ("replica", True)}
