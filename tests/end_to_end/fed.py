@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 BACK_S = 90.0
 ARCHIVE = ("--archive", "backup")  # clients notice nothing of it
 LOGIN = f"user={USER};password={PASSWORD}"
-BALLAST_ROWS = 1500  # 3 MB of log at once
+BALLAST_ROWS = 1500  # nearly two files of log at once
+WRITES_MOST = 6
 GAP_MOST_S = 4.0  # of busy hosts
 
 
@@ -81,16 +82,20 @@ class Fed:
     def without_replica(self) -> Iterator[None]:
         """The target's server is away."""
         self.target.crash("derby")
-        yield
-        self.target.start_derby()
+        try:
+            yield
+        finally:
+            self.target.start_derby()
 
     def written(self) -> str:
         """Write more log than a file holds; a file that is closed, and was not there before."""
-        before = self.log_files()
-        rewrite_ballast(self.source, self.url)
-        fresh = [name for name in self.log_files() if name not in before]
-        assert len(fresh) > 1, fresh
-        return f"{self.pair.bank.path}/log/{fresh[0]}"
+        before, fresh = self.log_files(), list[str]()
+        for _ in range(WRITES_MOST):
+            rewrite_ballast(self.source, self.url)
+            fresh = [name for name in self.log_files() if name not in before]
+            if len(fresh) > 1:
+                return f"{self.pair.bank.path}/log/{fresh[0]}"
+        raise AssertionError(f"not two new files of log: {fresh}")
 
     def begin(self, *words: str) -> None:
         """Start the program again, which has ended: it goes on where the replica is."""
