@@ -12,9 +12,10 @@ from snaprep.agent.host import AgentHost
 from snaprep.agent.steps import present, step
 from snaprep.core.errors import CheckFailed, Stale
 from snaprep.engines.base import Quiesced
-from snaprep.engines.derby import archive, handover
-from snaprep.engines.derby.feed_link import Finish
-from snaprep.engines.derby.probe import direct_boot
+from snaprep.engines.derby.feed import handover
+from snaprep.engines.derby.feed.link import Finish
+from snaprep.engines.derby.feed.probe import direct_boot
+from snaprep.engines.derby.log import archive
 
 # -- keeping the log ---------------------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ from snaprep.agent.streams import Streams
 from snaprep.core.codec import decode, encode
 from snaprep.core.errors import ErrorInfo, SnaprepError, Stopped
 from snaprep.core.model import FeedFacts, RunInfo
-from snaprep.engines.derby.feed import FeedProgress, FeedSource, FeedTarget
-from snaprep.engines.derby.feed_link import Finish, Player, Sender, Wire
+from snaprep.engines.derby.feed.ends import FeedProgress, FeedSource, FeedTarget
+from snaprep.engines.derby.feed.link import Finish, Player, Sender, Wire
 
 LINK_S = 60.0  # how long the target waits for the source's connection
 _END_S = 10.0

@@ -23,8 +23,8 @@ from snaprep.core.perform import MARKS, Rests
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost
 from snaprep.volumes.base import Volume
-from snaprep.volumes.directory import DirectoryVolume
-from snaprep.volumes.zfs import ZfsVolume
+from snaprep.volumes.directory.volume import DirectoryVolume
+from snaprep.volumes.zfs.volume import ZfsVolume
 
 
 def need_root() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from snaprep.agent.host import AgentHost
 from snaprep.agent.steps import gate_open, shown, step
 from snaprep.engines.base import Quiesced
-from snaprep.engines.derby import tail as log_ends
-from snaprep.engines.derby.tail import LogTail
+from snaprep.engines.derby.log import tail as log_ends
+from snaprep.engines.derby.log.tail import LogTail
 
 _CLOSES_S = 5.0
 

@@ -20,9 +20,9 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from snaprep.volumes import lzc_ctypes as ctypes
-from snaprep.volumes import lzc_exceptions as exceptions
-from snaprep.volumes.lzc_constants import (
+from snaprep.volumes.lzc import exceptions
+from snaprep.volumes.lzc import integers as ctypes
+from snaprep.volumes.lzc.constants import (
     MAXNAMELEN,
     WRAPPING_KEY_LEN,
     ZCP_DEFAULT_INSTRLIMIT,
@@ -32,7 +32,7 @@ from snaprep.volumes.lzc_constants import (
     zfs_keyformat,
     zio_encrypt,
 )
-from snaprep.volumes.lzc_datasets import (
+from snaprep.volumes.lzc.datasets import (
     lzc_change_key,
     lzc_clone,
     lzc_create,
@@ -45,9 +45,9 @@ from snaprep.volumes.lzc_datasets import (
     lzc_rollback_to,
     lzc_unload_key,
 )
-from snaprep.volumes.lzc_header import BeginRecord, decode_resume_token, receive_header
-from snaprep.volumes.lzc_library import has
-from snaprep.volumes.lzc_pools import (
+from snaprep.volumes.lzc.header import BeginRecord, decode_resume_token, receive_header
+from snaprep.volumes.lzc.library import has
+from snaprep.volumes.lzc.pools import (
     lzc_channel_program,
     lzc_channel_program_nosync,
     lzc_get_props,
@@ -58,7 +58,7 @@ from snaprep.volumes.lzc_pools import (
     lzc_wait,
     lzc_wait_fs,
 )
-from snaprep.volumes.lzc_snapshots import (
+from snaprep.volumes.lzc.snapshots import (
     lzc_bookmark,
     lzc_destroy_bookmarks,
     lzc_destroy_snaps,
@@ -70,7 +70,7 @@ from snaprep.volumes.lzc_snapshots import (
     lzc_snaprange_space,
     lzc_snapshot,
 )
-from snaprep.volumes.lzc_streams import (
+from snaprep.volumes.lzc.streams import (
     lzc_receive,
     lzc_receive_one,
     lzc_receive_resumable,

@@ -4,7 +4,7 @@
     >>> unpack(packed)
     {b'tank/db@monday': None, b'guid': 17, b'held': {b'by': b'snaprep'}}
 
-Pure Python: no ZFS and no C library is needed. What values look like stands in `lzc_types`; in short, values are what
+Pure Python: no ZFS and no C library is needed. What values look like stands in `lzc.values`; in short, values are what
 pyzfs shows, with classes beside for what pyzfs forgets, so that a list comes back in the C types that it had. When a
 list has a name twice, the last one wins.
 """
@@ -14,8 +14,9 @@ from __future__ import annotations
 import sys
 from struct import Struct
 
-from snaprep.volumes import lzc_native, lzc_xdr
-from snaprep.volumes.lzc_types import (
+from snaprep.volumes.lzc import native as lzc_native
+from snaprep.volumes.lzc import xdr as lzc_xdr
+from snaprep.volumes.lzc.values import (
     Array,
     Byte,
     HrTime,
@@ -93,7 +94,7 @@ def unpack(packed: bytes) -> dict[bytes, object]:
     >>> unpack(b"")
     Traceback (most recent call last):
     ...
-    snaprep.volumes.lzc_types.NvlistError: packed nvlist, byte 0: 0 bytes are no nvlist
+    snaprep.volumes.lzc.values.NvlistError: packed nvlist, byte 0: 0 bytes are no nvlist
     """
     packed = bytes(packed)
     if len(packed) < _HEADER_BYTES:

@@ -13,8 +13,8 @@ import statistics
 import sys
 import time
 
-from snaprep.volumes.zfs_ops import CommandOps, ZfsOps
-from snaprep.volumes.zfs_ops_library import LibraryOps
+from snaprep.volumes.zfs.ops import CommandOps, ZfsOps
+from snaprep.volumes.zfs.ops_library import LibraryOps
 from tests.volumes import bench_nvlist
 from tests.volumes.lzc_on_kernel import POOL, command, machine_pool, why_not
 

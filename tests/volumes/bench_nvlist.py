@@ -47,7 +47,8 @@ def measure() -> Figures:
     # Known only to the process that is started for it.
     import ctypes  # noqa: PLC0415
 
-    from snaprep.volumes import lzc_library, nvlist  # noqa: PLC0415
+    from snaprep.volumes import nvlist  # noqa: PLC0415
+    from snaprep.volumes.lzc import library as lzc_library  # noqa: PLC0415
     from tests.volumes import pyzfs_peer  # noqa: PLC0415
 
     wanted = listing(SNAPSHOTS)

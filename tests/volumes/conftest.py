@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from snaprep.agent import process
-from snaprep.volumes.zfs import ZfsVolume
-from snaprep.volumes.zfs_features import Features
-from snaprep.volumes.zfs_ops import CommandOps, ZfsOps
-from snaprep.volumes.zfs_ops_library import LibraryOps
-from snaprep.volumes.zfs_way import Choose, chosen
+from snaprep.volumes.zfs.features import Features
+from snaprep.volumes.zfs.ops import CommandOps, ZfsOps
+from snaprep.volumes.zfs.ops_library import LibraryOps
+from snaprep.volumes.zfs.volume import ZfsVolume
+from snaprep.volumes.zfs.way import Choose, chosen
 from tests.volumes.harness import Side
 from tests.volumes.private_zfs import in_kernel, kernel_zfs, make_pool, why_not, zfs_fuse
 

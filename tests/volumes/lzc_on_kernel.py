@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from snaprep.volumes import libzfs_core as lzc
-from snaprep.volumes.lzc_exceptions import ZFSError
+from snaprep.volumes.lzc.exceptions import ZFSError
 
 POOL = b"lzctest"
 MODULES = ("lzc_datasets", "lzc_snapshots", "lzc_streams", "lzc_pools")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from snaprep.volumes import nvlist
-from snaprep.volumes.lzc_types import ELEMENTS, NARROW, TYPED
+from snaprep.volumes.lzc.values import ELEMENTS, NARROW, TYPED
 from snaprep.volumes.nvlist import Array, Kind, UInt64
 
 Pairs = dict[bytes, object]

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from snaprep.volumes import libzfs_core, lzc_library, nvlist
+from snaprep.volumes import libzfs_core, nvlist
+from snaprep.volumes.lzc import library as lzc_library
 from tests.volumes import zfs_userland
 
 

@@ -18,8 +18,8 @@ import pytest
 from snaprep.agent import process
 from snaprep.core.errors import SnaprepError
 from snaprep.core.volume import Image
-from snaprep.volumes.zfs import ZfsVolume
-from snaprep.volumes.zfs_way import Choose
+from snaprep.volumes.zfs.volume import ZfsVolume
+from snaprep.volumes.zfs.way import Choose
 from tests.rig.node import wait_until
 from tests.volumes.conftest import KERNEL
 from tests.volumes.contract import Pair, increment, refused

@@ -17,8 +17,9 @@ from snaprep.core.errors import SnaprepError
 from snaprep.core.lineage import common_base
 from snaprep.core.model import recv_name
 from snaprep.core.volume import Image, ImageRole, Point
-from snaprep.volumes import directory_check, marks, tar_stream
-from snaprep.volumes.directory import DirectoryVolume
+from snaprep.volumes.directory import check as directory_check
+from snaprep.volumes.directory import marks, tar_stream
+from snaprep.volumes.directory.volume import DirectoryVolume
 from tests.volumes.harness import feed, stream_bytes
 
 POINT = "snaprep-p-1"

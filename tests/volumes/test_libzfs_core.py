@@ -18,8 +18,11 @@ from pathlib import Path
 import pytest
 
 from snaprep.volumes import libzfs_core as lzc
-from snaprep.volumes import lzc_exceptions, lzc_header, lzc_translate, nvlist
-from snaprep.volumes.lzc_error import ZFSError
+from snaprep.volumes import nvlist
+from snaprep.volumes.lzc import exceptions as lzc_exceptions
+from snaprep.volumes.lzc import header as lzc_header
+from snaprep.volumes.lzc import translate as lzc_translate
+from snaprep.volumes.lzc.error import ZFSError
 from tests.volumes import zfs_userland
 
 ROOT = Path(__file__).parents[2]
@@ -39,9 +42,9 @@ def run(program: str, *, loaded: bool) -> subprocess.CompletedProcess[str]:
 
 # Names that no loader finds, so that the test holds where ZFS is installed, too.
 NO_LIBRARY = """
-from snaprep.volumes import lzc_library
-lzc_library._CORE_NAMES = ("libzfs_core-none.so.3",)
-lzc_library._NVPAIR_NAMES = ("libnvpair-none.so.3",)
+from snaprep.volumes.lzc import library
+library._CORE_NAMES = ("libzfs_core-none.so.3",)
+library._NVPAIR_NAMES = ("libnvpair-none.so.3",)
 """
 CATCH = """
 from snaprep.volumes import libzfs_core as lzc

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snaprep.volumes import lzc_types, nvlist
-from snaprep.volumes.lzc_types import DEPTH_LIMIT, NAME_LIMIT_BYTES
+from snaprep.volumes import nvlist
+from snaprep.volumes.lzc import values as lzc_types
+from snaprep.volumes.lzc.values import DEPTH_LIMIT, NAME_LIMIT_BYTES
 from snaprep.volumes.nvlist import Array, Int8, Kind, NvlistError, UInt8, UInt32
 from tests.volumes.nvlists import Pairs, anything, encodings, same
 

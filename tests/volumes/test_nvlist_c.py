@@ -8,8 +8,9 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from snaprep.volumes import lzc_library, nvlist
-from snaprep.volumes.lzc_types import DEPTH_LIMIT, NAME_LIMIT_BYTES
+from snaprep.volumes import nvlist
+from snaprep.volumes.lzc import library as lzc_library
+from snaprep.volumes.lzc.values import DEPTH_LIMIT, NAME_LIMIT_BYTES
 from snaprep.volumes.nvlist import NvlistError
 from tests.volumes import bench_nvlist, zfs_userland
 from tests.volumes.nvlists import Pairs, anything, encodings, same

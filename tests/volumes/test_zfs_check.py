@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaprep.volumes.zfs_check import dataset_of
+from snaprep.volumes.zfs.check import dataset_of
 from tests.volumes.conftest import Make
 from tests.volumes.harness import Side
 

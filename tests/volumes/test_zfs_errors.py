@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snaprep.agent.process import CommandFailed, CommandMissing, CommandTimeout
-from snaprep.volumes.zfs_errors import explain, first_line, stream_error
+from snaprep.volumes.zfs.errors import explain, first_line, stream_error
 
 ZFS_FUSE = [
     ("cannot open 'a/nosuch': dataset does not exist", "unknown-dataset"),

@@ -9,12 +9,15 @@ import pytest
 
 from snaprep.agent import process
 from snaprep.core.errors import SnaprepError
-from snaprep.volumes import libzfs_core, zfs_ops, zfs_ops_library, zfs_way
-from snaprep.volumes import lzc_exceptions as lzc_exc
-from snaprep.volumes.lzc_error import ZFSGenericError
-from snaprep.volumes.zfs_features import Features
-from snaprep.volumes.zfs_ops import CommandOps
-from snaprep.volumes.zfs_ops_library import LibraryOps
+from snaprep.volumes import libzfs_core
+from snaprep.volumes.lzc import exceptions as lzc_exc
+from snaprep.volumes.lzc.error import ZFSGenericError
+from snaprep.volumes.zfs import ops as zfs_ops
+from snaprep.volumes.zfs import ops_library as zfs_ops_library
+from snaprep.volumes.zfs import way as zfs_way
+from snaprep.volumes.zfs.features import Features
+from snaprep.volumes.zfs.ops import CommandOps
+from snaprep.volumes.zfs.ops_library import LibraryOps
 
 MODERN = Features("2.3.9", legacy=False, caps=frozenset({"multi"}))
 

@@ -8,10 +8,16 @@ import pytest
 
 from snaprep.core.errors import CheckFailed, SnaprepError, UsageError
 from snaprep.core.volume import ImageRole
-from snaprep.volumes import owner, zfs_check, zfs_facts, zfs_features, zfs_guard, zfs_mounts, zfs_stream
-from snaprep.volumes.zfs import ZfsVolume
-from snaprep.volumes.zfs_facts import Reading
-from snaprep.volumes.zfs_features import Features
+from snaprep.volumes import owner
+from snaprep.volumes.zfs import check as zfs_check
+from snaprep.volumes.zfs import facts as zfs_facts
+from snaprep.volumes.zfs import features as zfs_features
+from snaprep.volumes.zfs import guard as zfs_guard
+from snaprep.volumes.zfs import mounts as zfs_mounts
+from snaprep.volumes.zfs import stream as zfs_stream
+from snaprep.volumes.zfs.facts import Reading
+from snaprep.volumes.zfs.features import Features
+from snaprep.volumes.zfs.volume import ZfsVolume
 
 # Captured from zfs-fuse 0.7.0: a dataset with a space in its name, a child, an inherited and a local mark.
 GET = (

@@ -14,8 +14,9 @@ from snaprep.agent import process
 from snaprep.core.errors import CheckFailed, SnaprepError
 from snaprep.core.model import OPEN_STATES, REPLICA_STATES, EngineFacts, EngineState, Finding
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby import files, gate, log, server, sockets
+from snaprep.engines.derby import files, gate, server, sockets
 from snaprep.engines.derby.client import DerbyClient, SqlError
+from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.server import RunningServer
 from snaprep.engines.derby.session import Session
 from snaprep.engines.derby.state import State

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaprep.core.errors import CheckFailed
-from snaprep.engines.derby import log
+from snaprep.engines.derby.log import scan as log
 
 OS_LOCK = "dbex.lck"  # holds the lock
 LOCK_NOTE = "db.lck"  # names the holder, and is a sign and no lock

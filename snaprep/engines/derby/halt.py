@@ -6,8 +6,9 @@ import time
 
 from snaprep.core.errors import Stopped
 from snaprep.engines.base import Quiesced
-from snaprep.engines.derby import files, gate, log
+from snaprep.engines.derby import files, gate
 from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, SqlError, SqlTimeout
+from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.session import ADMIN, SPARE, InFlight, Session, files_told, told
 
 _FREEZE = "CALL SYSCS_UTIL.SYSCS_FREEZE_DATABASE()"

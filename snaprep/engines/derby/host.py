@@ -13,12 +13,15 @@ from snaprep.core.errors import CheckFailed, Stale, Stopped, VerifyFailed
 from snaprep.core.model import REPLICA_STATES, EngineFacts, EngineState, Finding
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.base import Quiesced, Tail
-from snaprep.engines.derby import archive, check, digest, files, handover, log, server, sockets
+from snaprep.engines.derby import check, digest, files, server, sockets
 from snaprep.engines.derby.client import SqlError
-from snaprep.engines.derby.fed import FedReplica
-from snaprep.engines.derby.feed import FeedSource, FeedTarget, log_told, settle_end
+from snaprep.engines.derby.feed import handover
+from snaprep.engines.derby.feed.ends import FeedSource, FeedTarget, log_told, settle_end
+from snaprep.engines.derby.feed.replica import FedReplica
 from snaprep.engines.derby.forgotten import close_forgotten
 from snaprep.engines.derby.halt import Halt
+from snaprep.engines.derby.log import archive
+from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.replication import Replication
 from snaprep.engines.derby.session import ADMIN, STEP_S, Session, files_told, told
 from snaprep.engines.derby.state import State

@@ -9,9 +9,10 @@ from pathlib import Path
 from snaprep.core.errors import CheckFailed, Stopped
 from snaprep.core.model import EngineState
 from snaprep.engines.base import Quiesced
-from snaprep.engines.derby import files, log, sockets
+from snaprep.engines.derby import files, sockets
 from snaprep.engines.derby.client import ClientDied, ClientError, Pending, SqlError, SqlTimeout
 from snaprep.engines.derby.halt import Halt
+from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.session import ADMIN, STEP_S, InFlight, Session, answer_of, must_be_free
 
 _LEAVES_S = 1.0  # a replica whose primary said stop goes by itself, within some 50 ms

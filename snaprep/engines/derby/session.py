@@ -16,8 +16,9 @@ from pathlib import Path
 from snaprep.agent import process
 from snaprep.core.errors import CheckFailed, SnaprepError, Stopped
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby import files, log, sockets
+from snaprep.engines.derby import files, sockets
 from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, Pending, SqlError, SqlTimeout
+from snaprep.engines.derby.log import scan as log
 
 ADMIN = "admin"  # the connection for everything that has no reason to use another
 SPARE = "spare"  # a second one, for when the first hangs

@@ -9,9 +9,11 @@ from pathlib import Path
 from snaprep.core.errors import SnaprepError
 from snaprep.core.model import EngineFacts, EngineState, KeptLog, Transactions
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby import archive, files, gate, log, server, sockets
+from snaprep.engines.derby import files, gate, server, sockets
 from snaprep.engines.derby.client import ClientDied, SqlError, SqlTimeout
 from snaprep.engines.derby.halt import Halt
+from snaprep.engines.derby.log import archive
+from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.replication import Replication
 from snaprep.engines.derby.session import ADMIN, Session, files_told
 

@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from snaprep.engines.derby.log import HEADER_BYTES, LogPosition
-from snaprep.engines.derby.log_reader import LogReader
-from snaprep.engines.derby.peer import Feeding, PeerLost, StandIn
+from snaprep.engines.derby.feed.peer import Feeding, PeerLost, StandIn
+from snaprep.engines.derby.log.reader import LogReader
+from snaprep.engines.derby.log.scan import HEADER_BYTES, LogPosition
 
 
 def receive(listener: socket.socket, start: LogPosition) -> None:

@@ -6,7 +6,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from snaprep.engines.derby.log import CHECKSUM_SIGN, HEADER_BYTES, LogPosition
+from snaprep.engines.derby.log.scan import CHECKSUM_SIGN, HEADER_BYTES, LogPosition
 
 
 def write_log(directory: Path, files: int, file_bytes: int = 1 << 20, group_bytes: int = 4000) -> int:

@@ -16,9 +16,9 @@ from pathlib import Path
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.derby import digest, files
 from snaprep.engines.derby.client import ClientDied, ClientError, SqlError
-from snaprep.engines.derby.fed import FedReplica
-from snaprep.engines.derby.feed import FeedSource, FeedTarget
-from snaprep.engines.derby.feed_link import Finish, Player, Sender, Wire
+from snaprep.engines.derby.feed.ends import FeedSource, FeedTarget
+from snaprep.engines.derby.feed.link import Finish, Player, Sender, Wire
+from snaprep.engines.derby.feed.replica import FedReplica
 from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.replication import Replication
 from snaprep.engines.derby.session import ADMIN, Session

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from snaprep.core.errors import SnaprepError
-from snaprep.engines.derby import archive, files, log
-from snaprep.engines.derby.feed_link import Finish
-from snaprep.engines.derby.log import LogPosition
+from snaprep.engines.derby import files
+from snaprep.engines.derby.feed.link import Finish
+from snaprep.engines.derby.log import archive
+from snaprep.engines.derby.log import scan as log
+from snaprep.engines.derby.log.scan import LogPosition
 from snaprep.engines.derby.session import ADMIN
 from tests.engines.derby.pairs import Two, two
 from tests.engines.derby.server import AVAILABLE

@@ -216,7 +216,8 @@ def test_it_runs_from_a_zip(server: Server, tmp_path: Path) -> None:
                 packed.write(path, path.relative_to(ROOT))
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from snaprep.engines.derby import client, files, log, sockets\n"
+        "from snaprep.engines.derby import client, files, sockets\n"
+        "from snaprep.engines.derby.log import scan as log\n"
         "assert client.__file__.startswith(sys.argv[1])\n"
         "with client.DerbyClient.start(sys.argv[3:]) as started:\n"
         "    started.open('a', sys.argv[2], 'app', 'x', 30)\n"

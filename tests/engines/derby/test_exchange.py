@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from snaprep.core.model import EngineState
-from snaprep.engines.derby import digest, files, log, tail
+from snaprep.engines.derby import digest, files
 from snaprep.engines.derby.client import SqlError
 from snaprep.engines.derby.host import DerbyHost
+from snaprep.engines.derby.log import scan as log
+from snaprep.engines.derby.log import tail
 from snaprep.engines.derby.session import ADMIN
 from tests.engines.derby.pairs import Two, Writers, two
 from tests.engines.derby.server import AVAILABLE

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from snaprep.core.errors import SnaprepError
-from snaprep.engines.derby import handover, log
 from snaprep.engines.derby.client import SqlError
-from snaprep.engines.derby.feed import FeedSource, FeedTarget, settle_end
-from snaprep.engines.derby.feed_link import Finish
-from snaprep.engines.derby.log import HEADER_BYTES, LogDamaged, LogPosition
-from snaprep.engines.derby.log_reader import LogReader
-from snaprep.engines.derby.peer import Feeding, OutOfStep, PeerLost, StandIn
-from snaprep.engines.derby.peer_codec import Kind, NotDerby
+from snaprep.engines.derby.feed import handover
+from snaprep.engines.derby.feed.ends import FeedSource, FeedTarget, settle_end
+from snaprep.engines.derby.feed.link import Finish
+from snaprep.engines.derby.feed.peer import Feeding, OutOfStep, PeerLost, StandIn
+from snaprep.engines.derby.feed.peer_codec import Kind, NotDerby
+from snaprep.engines.derby.log import scan as log
+from snaprep.engines.derby.log.reader import LogReader
+from snaprep.engines.derby.log.scan import HEADER_BYTES, LogDamaged, LogPosition
 from snaprep.engines.derby.session import ADMIN
 from tests.engines.derby.pairs import Two, Writers, two
 from tests.engines.derby.server import AVAILABLE, free_port

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from snaprep.engines.derby import files, log
+from snaprep.engines.derby import files
 from snaprep.engines.derby.client import DerbyClient, SqlError
+from snaprep.engines.derby.log import scan as log
 from tests.engines.derby.server import Server
 
 pytestmark = pytest.mark.derby

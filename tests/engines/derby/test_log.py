@@ -16,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snaprep.engines.derby import log, sockets
+from snaprep.engines.derby import sockets
 from snaprep.engines.derby.client import DerbyClient, SqlError
 from snaprep.engines.derby.files import remove_lock_files
+from snaprep.engines.derby.log import scan as log
 from tests.engines.derby.server import Server, free_port
 
 pytestmark = pytest.mark.derby

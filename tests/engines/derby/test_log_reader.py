@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snaprep.engines.derby import log
 from snaprep.engines.derby.client import DerbyClient, SqlError
-from snaprep.engines.derby.log import HEADER_BYTES, LogChanged, LogDamaged, LogGone, LogPosition
-from snaprep.engines.derby.log_reader import LogReader, Piece, agree, distance_bytes, proof, tip
+from snaprep.engines.derby.log import scan as log
+from snaprep.engines.derby.log.reader import LogReader, Piece, agree, distance_bytes, proof, tip
+from snaprep.engines.derby.log.scan import HEADER_BYTES, LogChanged, LogDamaged, LogGone, LogPosition
 from tests.engines.derby import server as derby
 from tests.engines.derby.server import Server
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaprep.engines.derby.peer_codec import STREAM_HEADER, Decoder, Kind, Message, NotDerby, encode
+from snaprep.engines.derby.feed.peer_codec import STREAM_HEADER, Decoder, Kind, Message, NotDerby, encode
 
 values = st.one_of(
     st.none(),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from snaprep.engines.derby import fed, probe
+from snaprep.engines.derby.feed import probe
+from snaprep.engines.derby.feed import replica as fed
 from tests.engines.derby.pairs import two
 from tests.engines.derby.server import AVAILABLE
 

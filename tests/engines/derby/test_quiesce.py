@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaprep.engines.derby import log
+from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.session import ADMIN
 from tests.engines.derby.pairs import Two, two
 from tests.engines.derby.server import AVAILABLE

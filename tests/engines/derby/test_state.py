@@ -9,10 +9,11 @@ import pytest
 
 from snaprep.core.model import EngineState
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby import files, log
+from snaprep.engines.derby import files
 from snaprep.engines.derby.client import DerbyClient, SqlError
 from snaprep.engines.derby.forgotten import close_forgotten
 from snaprep.engines.derby.host import DerbyHost
+from snaprep.engines.derby.log import scan as log
 from tests.engines.derby.server import CLIENT_JARS, Server
 
 pytestmark = pytest.mark.derby

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from snaprep.core.errors import SnaprepError
-from snaprep.engines.derby import files, log, tail
-from snaprep.engines.derby.log import HEADER_BYTES, LogPosition
+from snaprep.engines.derby import files
+from snaprep.engines.derby.log import scan as log
+from snaprep.engines.derby.log import tail
+from snaprep.engines.derby.log.scan import HEADER_BYTES, LogPosition
 from tests.engines.derby.made_log import write_log
 
 GROUP_BYTES = 4000

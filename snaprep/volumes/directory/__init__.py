@@ -1,0 +1,1 @@
+"""A volume of plain directories, for hosts without snapshots."""

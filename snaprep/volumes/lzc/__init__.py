@@ -1,0 +1,1 @@
+"""The parts of `libzfs_core`, OpenZFS's C library by ctypes."""
