@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snaprep.core import lineage
 from snaprep.core.action import Refresh, Refuse, Roles, SetAside
-from snaprep.core.decide import free_name
+from snaprep.core.decide import free_name, half_received
 from snaprep.core.model import Facts, History, ImageRole, recv_name
 from snaprep.core.refusals import error, foreign
 
@@ -31,7 +31,7 @@ def _refresh_one_way(facts: Facts, way: Roles) -> Refresh | Refuse | SetAside:
             hint = "storage without snapshots keeps none: every new base is a whole copy"
         return Refuse(error=error("no-common-base", 3, what, facts, hint))
     recv = receiver.recv
-    if recv is None or base.continues:
+    if recv is None or base.continues or half_received(recv):
         return Refresh(sender=sender.name, receiver=receiver.name, base=base)
     if recv.role is ImageRole.FOREIGN:
         return Refuse(error=foreign(facts, receiver, recv))

@@ -231,7 +231,7 @@ def make_room(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
         return action
     recv = target.recv
     base = lineage.common_base(source.volume, live, target.volume, recv_name(target.live_name))
-    if recv is None or (base is not None and base.continues) or _half_received(recv):
+    if recv is None or (base is not None and base.continues) or half_received(recv):
         return None
     if recv.role is ImageRole.FOREIGN and not policy.isolate_foreign:
         return Refuse(error=foreign(facts, target, recv))
@@ -241,7 +241,7 @@ def make_room(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     return SetAside(roles=roles, image=recv.name, to=aside, why="its history parts from the source's")
 
 
-def _half_received(recv: Image) -> bool:
+def half_received(recv: Image) -> bool:
     """Its first stream ended early: it goes on from the token, or is thrown away with it, but never set aside."""
     return recv.partial is not None and not recv.points
 

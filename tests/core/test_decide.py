@@ -591,6 +591,18 @@ def test_a_refresh_makes_way_for_itself(role: ImageRole, allowed: bool, to: str)
         assert action.error.id == "target-foreign"
 
 
+def test_a_refresh_that_broke_in_its_first_stream_is_sent_again() -> None:
+    """What is there in part of an image without a point is not set aside: else each try would leave one behind."""
+    facts = attached()
+    source = facts.hosts[0]
+    assert source.volume is not None
+    half = image("a/db.recv", ImageRole.RECV, partial=Partial("1-abc"))
+    source = with_volume(source, images=(*source.volume.images, half))
+    action = decide_refresh(both(source, facts.hosts[1]), POLICY, History(refreshed=(("a", "b"),)))
+    assert isinstance(action, Refresh)
+    assert (action.sender, action.receiver) == ("b", "a")
+
+
 @pytest.mark.parametrize(
     ("facts", "id"),
     [

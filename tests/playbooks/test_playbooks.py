@@ -66,7 +66,8 @@ def inventory(pair: Pair) -> Path:
 def play(pair: Pair, inventory: Path, name: str, *words: str) -> Played:
     """Plays one to its end."""
     program = Path(sys.executable).with_name("ansible-playbook")
-    settings = ["env", f"ANSIBLE_HOME={pair.home}/ansible", "ANSIBLE_FORCE_COLOR=0"]
+    # No shared connections: the sockets' paths would be too long for the kernel.
+    settings = ["env", f"ANSIBLE_HOME={pair.home}/ansible", "ANSIBLE_FORCE_COLOR=0", "ANSIBLE_SSH_ARGS=-C"]
     argv = [*settings, str(program), "-i", str(inventory), str(PLAYBOOKS / name), *words]
     done = pair.world.operator.run(argv, check=False, timeout_s=patience_s(PLAY_S), cwd=pair.home)
     counts = re.search(r"^localhost +: .*changed=(\d+)", done.stdout, re.MULTILINE)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ class Server:
         if user is not None:
             self.home.chmod(0o755)
             shutil.chown(self.home, user)
+            for folder in itertools.takewhile(lambda f: f != Path(tempfile.gettempdir()), self.home.parents):
+                folder.chmod(folder.stat().st_mode | 0o011)
         argv = [
             "java", "-Xmx256m", *options, f"-Dderby.system.home={self.home}", "-cp", ":".join(SERVER_JARS),
             "org.apache.derby.drda.NetworkServerControl", "start", "-h", "127.0.0.1", "-p", str(self.port),

@@ -215,6 +215,7 @@ class Sender:
         self._progress = replace(self._progress, read=at, sent=at, received=at, stored=at)
         due_s = free_s = 0.0
         while True:
+            asked = self._asked.is_set()  # before the read: what was logged before the order has to be read after it
             paid = time.monotonic() >= free_s
             piece = self._source.read() if paid else None
             if piece is not None:
@@ -223,7 +224,7 @@ class Sender:
                 sent_bytes = self._progress.sent_bytes + len(piece.data)
                 self._progress = replace(self._progress, read=end, sent=end, sent_bytes=sent_bytes)
                 free_s = time.monotonic() + self._pay(len(piece.data))
-            elif paid and self._asked.is_set():
+            elif paid and asked:
                 return self._end()
             self._hear(0.0 if piece is not None else _POLL_S)
             if time.monotonic() >= due_s:
