@@ -230,7 +230,7 @@ def _look(session: Session, sink: Sink, facts: Facts, roles: Roles) -> _Seen:
     again = session.host(source.name).call("observe", {}, HostFacts, deadline_s=40)
     took_s = time.monotonic() - began_s
     base = _base(source, target)
-    size = _stream_bytes(session, source, base, send_flags(facts, source.name))
+    size = _stream_bytes(session, again, base, send_flags(facts, source.name))
     return _Seen(
         link_bytes_per_s=link,
         log_bytes_per_s=_log_rate(source, again, took_s),
@@ -288,10 +288,9 @@ def _stream_bytes(session: Session, source: HostFacts, base: lineage.Base | None
     """What the first stream would carry now, where the filesystem can say: up to the newest snapshot by its estimate,
     and what was written since.
     """
-    assert source.volume is not None
     live = source.live
     newest = live.newest if live is not None else None
-    if live is None or newest is None or live.written_bytes is None:
+    if source.volume is None or live is None or newest is None or live.written_bytes is None:
         return None
     if base is not None and base.point.guid == newest.guid:
         return live.written_bytes

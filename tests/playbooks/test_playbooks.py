@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -121,7 +122,8 @@ def test_maintenance(pair: Pair, inventory: Path) -> None:
     with pair.writers() as clients, ThreadPoolExecutor() as pool:
         clients.wait_for(50)
         done = [pool.submit(restart, name) for name in ("db1", "db2")]
-        played = play(pair, inventory, "maintain.yml", "-e", f"work={work}", "-e", "and_back=true")
+        said = {"work": str(work), "and_back": True, "snaprep_options": ["--budget", "30s"]}
+        played = play(pair, inventory, "maintain.yml", "-e", json.dumps(said))
         assert played.code == 0, played.text
         for each in done:
             each.result(timeout=1)
