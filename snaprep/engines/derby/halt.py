@@ -16,6 +16,8 @@ _THAW = "CALL SYSCS_UTIL.SYSCS_UNFREEZE_DATABASE()"
 _CHECKPOINT = "CALL SYSCS_UTIL.SYSCS_CHECKPOINT_DATABASE()"
 _FILLER = "snaprep.filler"
 _FILL_CHARS = 30_000
+# What a primary has in memory, ten buffers of 32 KiB, it sends when nearly all are full; else only every 5 s.
+_PUSHES_BYTES = 640 << 10
 _FILLS_MOST = 100  # each is some 40 KiB of log; files have 1 MiB, unless the site has set more
 _BOOTS_MOST = 3  # one is usual; `attach` refuses a log that still does not rest
 _SHUT_DOWN = frozenset({"08006", "XJ015"})
@@ -85,8 +87,9 @@ class Halt:
         """Checkpoint, and make the log go on in a new file; returns the checkpoint's place, as an instant.
 
         A replica replays a file when the next one has begun; what is left it replays while clients wait. Derby switches
-        files by their size alone, so this one is filled: a property of ours is set until it is long enough. Where files
-        are very long it is left as it is.
+        files by their size alone, so this one is filled: a property of ours is set until it is long enough, and until
+        so much of the next is written that the primary sends its beginning at once. Where files are very long it is
+        left as it is.
         """
         ends = time.monotonic() + deadline_s
         self.checkpoint()
@@ -95,7 +98,9 @@ class Halt:
             place, first = log.checkpoint(directory), log.log_end(directory)
             with told("checkpoint-failed", "the log could not be made to go on in a new file"):
                 for _ in range(_FILLS_MOST):
-                    if log.log_end(directory).file != first.file or time.monotonic() > ends:
+                    end = log.log_end(directory)
+                    pushed = end.file > first.file and end.offset >= _PUSHES_BYTES
+                    if pushed or time.monotonic() > ends:
                         break
                     gate.set_property(self.session.client, ADMIN, _FILLER, "x" * _FILL_CHARS, 10)
                 gate.set_property(self.session.client, self.session.admin(), _FILLER, None, 10)

@@ -212,6 +212,9 @@ def switch_prepare(plan: SwitchPlan) -> Recipe:
         Step(host=source, op="replica_ready", deadline_s=30),
         Step(host=source, op="roll_log", deadline_s=60),
         Step(host=target, op="replayed", args={"position": Ref("roll_log")}, deadline_s=10),
+        # While a whole file was replayed, much was written into the next. The second time it is little.
+        Step(host=source, op="roll_log", deadline_s=60, name="roll_again"),
+        Step(host=target, op="replayed", args={"position": Ref("roll_again")}, deadline_s=10, name="replayed_again"),
         # Last, because it flushes: what is dirty when the gate closes is written while clients wait.
         Step(host=source, op="gate_prepare", deadline_s=60),
     )
