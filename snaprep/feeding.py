@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from snaprep.act import feed as act_feed
-from snaprep.act.context import Context, Memory
+from snaprep.act.context import Context
 from snaprep.act.feed import Feeding
-from snaprep.control import Control, Sink
 from snaprep.core.action import (
+    Cutover,
     Feed,
     FeedCutover,
     KeepLog,
@@ -18,30 +18,15 @@ from snaprep.core.action import (
 from snaprep.core.errors import SnaprepError
 from snaprep.core.estimate import Prediction
 from snaprep.core.follow import caught_up
-from snaprep.core.model import CutoverTried, Facts, FeedFacts, Policy
+from snaprep.core.model import CutoverTried, Facts, FeedFacts
 from snaprep.core.report import BaseReport, CutoverReport, Forecast, RunState
 from snaprep.engines.derby import recipe as derby_recipe
-from snaprep.journal import Journal, fields_of
+from snaprep.journal import fields_of
 from snaprep.patience import Patience
-from snaprep.session import Session
 
 
 class Feeds(Patience):
-    """`feeding` is the feed that is under way."""
-
-    def __init__(
-        self,
-        session: Session,
-        policy: Policy,
-        sink: Sink,
-        memory: Memory,
-        control: Control,
-        journal: Journal,
-        *,
-        patient: bool,
-    ) -> None:
-        super().__init__(session, policy, sink, memory, control, journal, patient=patient)
-        self.feeding: Feeding | None = None
+    feeding: Feeding | None = None  # the feed that is under way
 
     @property
     def feeds(self) -> bool:
@@ -86,15 +71,18 @@ class Feeds(Patience):
         return self.control.asked or (not self.patient and caught_up(feed))
 
     def _feed_cutover(self, context: Context, action: FeedCutover) -> None:
+        self._say_cutting_over(action)
+        self.feeding = None  # it ends in this, well or not
+        with self.heard(action.roles.source):
+            tried, shown = act_feed.cut_over(context, action)
+        self._tried(tried, shown)
+
+    def _say_cutting_over(self, action: Cutover | FeedCutover) -> None:
         self._say(
             state=RunState.CUTTING_OVER,
             reason="clients are cut off until replication is on",
             forecast=self._forecast(Prediction(action.p50_ms, action.p90_ms, 0)),
         )
-        self.feeding = None  # it ends in this, well or not
-        with self.heard(action.roles.source):
-            tried, shown = act_feed.cut_over(context, action)
-        self._tried(tried, shown)
 
     def _put_off(self, error: SnaprepError) -> None:
         """The common base stays where it is for now; the feed goes on."""

@@ -264,11 +264,7 @@ class Run(Feeds):
         self.memory.history = replace(self.memory.history, prepared_s=time.monotonic())
 
     def _cutover(self, context: Context, action: Cutover) -> None:
-        self._say(
-            state=RunState.CUTTING_OVER,
-            reason="clients are cut off until replication is on",
-            forecast=self._forecast(Prediction(action.p50_ms, action.p90_ms, 0)),
-        )
+        self._say_cutting_over(action)
         with self.linked(action.roles.source, action.roles.target):
             tried, shown = act_cutover.cutover(context, action)
         self._tried(tried, shown)

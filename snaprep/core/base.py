@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from snaprep.core import lineage
 from snaprep.core.action import Refresh, Refuse, Roles, SetAside
-from snaprep.core.decide import free_name, half_received
-from snaprep.core.model import Facts, History, ImageRole, recv_name
-from snaprep.core.refusals import error, foreign
+from snaprep.core.decide import clear_recv
+from snaprep.core.model import Facts, History, recv_name
+from snaprep.core.refusals import error
 
 
 def next_way(facts: Facts, roles: Roles, history: History) -> Refresh | Refuse | SetAside | None:
@@ -30,10 +30,6 @@ def _refresh_one_way(facts: Facts, way: Roles) -> Refresh | Refuse | SetAside:
         if sender.volume.copies:
             hint = "storage without snapshots keeps none: every new base is a whole copy"
         return Refuse(error=error("no-common-base", 3, what, facts, hint))
-    recv = receiver.recv
-    if recv is None or base.continues or half_received(recv):
-        return Refresh(sender=sender.name, receiver=receiver.name, base=base)
-    if recv.role is ImageRole.FOREIGN:
-        return Refuse(error=foreign(facts, receiver, recv))
-    aside = free_name(receiver, f"{receiver.live_name}.{'old' if recv.ours else 'isolated-recv'}")
-    return SetAside(roles=way, image=recv.name, to=aside, why="its history parts from what is sent now")
+    why = "its history parts from what is sent now"
+    first = clear_recv(facts, way, base, isolate_foreign=False, why=why)
+    return first or Refresh(sender=sender.name, receiver=receiver.name, base=base)

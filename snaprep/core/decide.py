@@ -229,19 +229,28 @@ def make_room(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
         return Refuse(error=error("no-space", 3, what, facts, "free space there, or lower rounds.floor"))
     if (action := _clear_live(facts, roles, policy)) is not None:
         return action
-    recv = target.recv
     base = lineage.common_base(source.volume, live, target.volume, recv_name(target.live_name))
-    if recv is None or (base is not None and base.continues) or half_received(recv):
+    why = "its history parts from the source's"
+    return clear_recv(facts, roles, base, isolate_foreign=policy.isolate_foreign, why=why)
+
+
+def clear_recv(
+    facts: Facts, way: Roles, base: lineage.Base | None, *, isolate_foreign: bool, why: str
+) -> Refuse | SetAside | None:
+    """What stands where the target of this way receives, and cannot go on from the base; None when it can."""
+    target = facts.host(way.target)
+    recv = target.recv
+    if recv is None or (base is not None and base.continues) or _half_received(recv):
         return None
-    if recv.role is ImageRole.FOREIGN and not policy.isolate_foreign:
+    if recv.role is ImageRole.FOREIGN and not isolate_foreign:
         return Refuse(error=foreign(facts, target, recv))
     # Only what our own runs received is called .old, because settling removes that.
     suffix = "old" if recv.ours else "isolated-recv"
     aside = free_name(target, f"{target.live_name}.{suffix}")
-    return SetAside(roles=roles, image=recv.name, to=aside, why="its history parts from the source's")
+    return SetAside(roles=way, image=recv.name, to=aside, why=why)
 
 
-def half_received(recv: Image) -> bool:
+def _half_received(recv: Image) -> bool:
     """Its first stream ended early: it goes on from the token, or is thrown away with it, but never set aside."""
     return recv.partial is not None and not recv.points
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from snaprep.core.action import Action, Feed, Hold, Refuse, Reopen, Roles, Switchover, TakeOver
+from snaprep.core.action import Action, Feed, Refuse, Reopen, Roles, Switchover, TakeOver
 from snaprep.core.decide import attached, cannot_start, decide_rebuild
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import predict_switchover
 from snaprep.core.follow import caught_up, feedable
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy
-from snaprep.core.refusals import error, held_up, overdue
+from snaprep.core.refusals import error, held_up, wait_for
 from snaprep.core.who import handing_over, who
 
 
@@ -93,11 +93,8 @@ def _switch_or_wait(facts: Facts, policy: Policy, history: History, roles: Roles
         return Refuse(error=error("over-budget", 12, what, facts, "a larger --budget, or a quieter hour"))
     if reasons := held_up(facts, roles.source, policy):
         hint = "end them, then say it again"
-        if (late := overdue(facts, policy, history, reasons, what="the switchover", hint=hint)) is not None:
-            return Refuse(error=late)
-        return Hold(
-            reason="waiting: " + "; ".join(reasons), pace_s=1.0, p50_ms=prediction.p50_ms, p90_ms=prediction.p90_ms
-        )
+        expected_ms = (prediction.p50_ms, prediction.p90_ms)
+        return wait_for(facts, policy, history, reasons, what="the switchover", hint=hint, expected_ms=expected_ms)
     return Switchover(
         roles=roles,
         generation=roles.generation + 1,

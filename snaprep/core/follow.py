@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from snaprep.core import lineage
 from snaprep.core.action import (
@@ -120,13 +121,7 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
         why = "a copy from another life of the source is no base"
         return SetAside(roles=roles, image=shipped.base.target_image, to=aside, why=why)
     # A base taken at work is as good: what is open in it is in the log that follows.
-    return (
-        Seed(
-            roles=roles, freeze=policy.freeze == "always", expected_bytes=shipped.expected_bytes, resume=shipped.resume
-        )
-        if isinstance(shipped, Seed)
-        else shipped
-    )
+    return replace(shipped, freeze=policy.freeze == "always") if isinstance(shipped, Seed) else shipped
 
 
 def _move_on(facts: Facts, roles: Roles, policy: Policy, history: History) -> Action | None:

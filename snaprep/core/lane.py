@@ -15,10 +15,8 @@ from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import FEED_MS
 from snaprep.core.follow import caught_up, decide_follow
 from snaprep.core.model import Facts, History, Policy
-from snaprep.core.refusals import held_up, overdue, undone
+from snaprep.core.refusals import PACE_S, held_up, undone, wait_for
 from snaprep.core.who import who
-
-_PACE_S = 1.0
 
 
 def decide_lane(facts: Facts, policy: Policy, history: History) -> Action:
@@ -47,14 +45,8 @@ def _feed_and_cut(facts: Facts, policy: Policy, history: History) -> Action:
     if not caught_up(source.feed):
         return replace(action, replication=True)
     if policy.hold and not history.release:
-        return Hold(reason="held: `snaprep cutover` goes on", pace_s=_PACE_S, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])
+        return Hold(reason="held: `snaprep cutover` goes on", pace_s=PACE_S, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])
     if reasons := held_up(facts, source.name, policy):
-        return _wait(facts, policy, history, reasons)
+        hint = "end them, then `snaprep resume`"
+        return wait_for(facts, policy, history, reasons, what="the cutover", hint=hint, expected_ms=FEED_MS)
     return FeedCutover(roles=roles, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])
-
-
-def _wait(facts: Facts, policy: Policy, history: History, reasons: list[str]) -> Action:
-    hint = "end them, then `snaprep resume`"
-    if (late := overdue(facts, policy, history, reasons, what="the cutover", hint=hint)) is not None:
-        return Refuse(error=late)
-    return Hold(reason="waiting: " + "; ".join(reasons), pace_s=_PACE_S, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])

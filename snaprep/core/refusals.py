@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from snaprep.core.action import Action, Adopt, GiveUp, Prepare, Reopen, SetAside, TakeOver
+from snaprep.core.action import Action, Adopt, GiveUp, Hold, Prepare, Refuse, Reopen, SetAside, TakeOver
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import Trend
 from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy
 from snaprep.core.volume import Image
 from snaprep.core.who import serving
+
+PACE_S = 1.0  # between two looks at what is waited for
 
 
 def error(id: str, exit_code: int, what: str, facts: Facts, hint: str = "", details: tuple[str, ...] = ()) -> ErrorInfo:
@@ -59,6 +61,22 @@ def overdue(
     if waited_s <= policy.transaction_wait_s:
         return None
     return error("old-transactions", 10, f"{what} waited {waited_s:.0f} s: {'; '.join(reasons)}", facts, hint)
+
+
+def wait_for(
+    facts: Facts,
+    policy: Policy,
+    history: History,
+    reasons: list[str],
+    *,
+    what: str,
+    hint: str,
+    expected_ms: tuple[float, float],
+) -> Hold | Refuse:
+    """Hold while old work is open, for as long as is allowed. `expected_ms`: P50 and P90 of what comes then."""
+    if (late := overdue(facts, policy, history, reasons, what=what, hint=hint)) is not None:
+        return Refuse(error=late)
+    return Hold(reason="waiting: " + "; ".join(reasons), pace_s=PACE_S, p50_ms=expected_ms[0], p90_ms=expected_ms[1])
 
 
 def undone(facts: Facts, policy: Policy, history: History) -> ErrorInfo | None:

@@ -8,7 +8,7 @@ import pytest
 
 from snaprep.core.errors import CheckFailed, SnaprepError, UsageError
 from snaprep.core.volume import ImageRole
-from snaprep.volumes import owner
+from snaprep.volumes import mountinfo, owner
 from snaprep.volumes.zfs import check as zfs_check
 from snaprep.volumes.zfs import facts as zfs_facts
 from snaprep.volumes.zfs import features as zfs_features
@@ -68,7 +68,7 @@ MODERN_POOL = {
 def test_an_image_is_read_from_real_output() -> None:
     """Names with spaces, two parts, one complete point; an inherited mark is no mark."""
     rows = zfs_facts.parse_get(GET)
-    mounts = zfs_mounts.parse_mountinfo(MOUNTINFO)
+    mounts = zfs_mounts.of_zfs(mountinfo.parse(MOUNTINFO))
     (image,) = zfs_facts.images(["a/my bank"], "a/my bank", ["log"], "p", Reading(rows, rows, mounts))
     assert image.parts == ("log",)
     assert [p.guids for p in image.points] == [(4226403494668104661, 11311745072215315000)]
@@ -94,7 +94,7 @@ def test_only_dotted_siblings_belong() -> None:
 
 def test_mounts_are_found_by_dataset() -> None:
     """Escapes are decoded, and an image with something mounted over it is not on top."""
-    mounts = zfs_mounts.parse_mountinfo(MOUNTINFO)
+    mounts = zfs_mounts.of_zfs(mountinfo.parse(MOUNTINFO))
     assert [(m.dataset, m.path, m.on_top) for m in mounts] == [
         ("a/my bank", "/tmp/zl m", False),
         ("a/my bank/log", "/tmp/zl m/log", True),

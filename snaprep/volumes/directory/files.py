@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaprep.core.errors import CheckFailed, SnaprepError, Stopped
+from snaprep.volumes import mountinfo
 from snaprep.volumes.directory import marks
 
 _PROC = Path("/proc")
@@ -52,12 +53,7 @@ def store(directory: Path) -> Store:
 
 def _kind(top: Path) -> str:
     """As the kernel calls it: ext4, xfs, ... The last mount at a path is the one that is seen."""
-    kinds = [
-        right.split(" ")[0]
-        for line in (_PROC / "self/mountinfo").read_text(errors="surrogateescape").splitlines()
-        for left, _, right in [line.partition(" - ")]
-        if left.split(" ")[4] == str(top)
-    ]
+    kinds = [row.kind for row in mountinfo.rows() if row.path == str(top)]
     return kinds[-1] if kinds else ""
 
 

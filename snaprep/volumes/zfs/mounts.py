@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
+from snaprep.volumes import mountinfo
+
 _ZFS_TYPES = frozenset({"zfs", "fuse.zfs"})
 _PROC = Path("/proc")
 
@@ -24,30 +25,19 @@ class Mount:
     on_top: bool = True  # nothing else was mounted over it at the same path
 
 
-def unescape(field: str) -> str:
-    r"""The kernel writes space, tab, newline and backslash as \040 and so on."""
-    return _OCTAL.sub(lambda match: chr(int(match.group(1), 8)), field)
-
-
-def parse_mountinfo(text: str) -> tuple[Mount, ...]:
+def of_zfs(rows: Iterable[mountinfo.Row]) -> tuple[Mount, ...]:
     """The ZFS mounts of one mount namespace, in the order in which they were made."""
-    top: dict[str, str] = {}
-    rows: list[tuple[str, str, str, str, str]] = []
-    for line in text.splitlines():
-        left, _, right = line.partition(" - ")
-        mount_id, _, device, _, path, options = left.split(" ")[:6]
-        kind, dataset = right.split(" ")[:2]
-        top[path] = mount_id
-        if kind in _ZFS_TYPES:
-            rows.append((mount_id, device, path, options, dataset))
+    every = tuple(rows)
+    top = {row.path: row.mount_id for row in every}
     return tuple(
-        Mount(unescape(dataset), unescape(path), device, "ro" in options.split(","), top[path] == mount_id)
-        for mount_id, device, path, options, dataset in rows
+        Mount(row.source, row.path, row.device, "ro" in row.options, top[row.path] == row.mount_id)
+        for row in every
+        if row.kind in _ZFS_TYPES
     )
 
 
 def zfs_mounts() -> tuple[Mount, ...]:
-    return parse_mountinfo((_PROC / "self/mountinfo").read_text(errors="surrogateescape"))
+    return of_zfs(mountinfo.rows())
 
 
 def of_dataset(mounts: Iterable[Mount], dataset: str) -> Mount | None:
@@ -83,12 +73,8 @@ def _uses(process: Path, wanted: frozenset[str], namespaces: dict[str, dict[str,
 
 
 def _mount_ids(process: Path, wanted: frozenset[str]) -> dict[str, str]:
-    ids: dict[str, str] = {}
-    for line in (process / "mountinfo").read_text(errors="surrogateescape").splitlines():
-        mount_id, _, device, _, path = line.split(" ")[:5]
-        if device in wanted:
-            ids[mount_id] = unescape(path)
-    return ids
+    every = mountinfo.parse((process / "mountinfo").read_text(errors="surrogateescape"))
+    return {row.mount_id: row.path for row in every if row.device in wanted}
 
 
 def _inside(path: str, roots: Iterable[str]) -> bool:
