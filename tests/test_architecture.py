@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "config_form": {"core", "units"},
     "engines.base": {"core"},
     "engines.derby.recipe": {"core", "engines.base"},
-    "engines": {"core", "engines", "agent.process"},
+    "engines": {"core", "engines", "agent.process", "agent.rewrite"},
     "volumes": {"core", "volumes", "agent.identity", "agent.process"},
     "agent": {"agent", "core", "engines", "volumes", "__init__"},
     "host": {"host", "core", "agent", "__init__"},

@@ -14,7 +14,6 @@ import pwd
 import re
 import shlex
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from snaprep.agent import process
 from snaprep.agent.pipe import checked_run
+from snaprep.agent.rewrite import rewrite
 from snaprep.core.errors import SnaprepError
 
 _PUBLIC = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,80}={0,2}")
@@ -171,40 +171,23 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, owner: pwd.struct_passwd, change: Callable[[bytes], bytes]) -> None:
-    """Write the changed content beside the file and rename: a reader sees the old or the new file, never half."""
     try:
-        before = _state(path, owner)
-        content = path.read_bytes() if before is not None else b""
+        content = path.read_bytes() if _is_there(path, owner) else b""
         changed = change(content)
-        if changed == content:
-            return
-        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        if changed != content:
+            rewrite(path, changed, new_owner=(owner.pw_uid, owner.pw_gid))
     except OSError as error:
-        raise _refused(path, error) from error
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(changed)
-            file.flush()
-            os.fchown(fd, before.st_uid if before else owner.pw_uid, before.st_gid if before else owner.pw_gid)
-            os.fchmod(fd, stat.S_IMODE(before.st_mode) if before else 0o600)
-            with contextlib.suppress(OSError):  # no SELinux here
-                os.setxattr(fd, "security.selinux", os.getxattr(path, "security.selinux"))
-            os.fsync(fd)
-        os.rename(name, path)  # noqa: PTH104 (names, as mkstemp gives them)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
         raise _refused(path, error) from error
 
 
-def _state(path: Path, owner: pwd.struct_passwd) -> os.stat_result | None:
-    """Whose file this is; None when there is none. Root must not be led to somebody else's file."""
+def _is_there(path: Path, owner: pwd.struct_passwd) -> bool:
+    """Root must not be led to somebody else's file. Raises OSError."""
     if not path.exists():
-        return None
+        return False
     state = path.lstat()
     if not stat.S_ISREG(state.st_mode) or state.st_uid not in (0, owner.pw_uid):
         raise OSError("it is no plain file of that user or of root")
-    return state
+    return True
 
 
 def _refused(path: Path, error: Exception) -> SnaprepError:

@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from snaprep.agent.rewrite import rewrite
 from snaprep.core.errors import CheckFailed, Stopped
 from snaprep.engines.derby import files, gate
 from snaprep.engines.derby.client import SqlError
@@ -282,14 +283,7 @@ def forget(directory: Path, before: str) -> None:
     path = directory / _FILE
     if before in ("", "true") or not path.is_file() or _ON not in (text := path.read_bytes()):
         return
-    owner, fresh = path.stat(), path.with_suffix(".snaprep")
-    with fresh.open("wb") as file:
-        file.write(text.replace(_ON, _OFF))
-        file.flush()
-        os.fsync(file.fileno())
-    os.chown(fresh, owner.st_uid, owner.st_gid)
-    fresh.chmod(owner.st_mode & 0o7777)
-    fresh.replace(path)
+    rewrite(path, text.replace(_ON, _OFF))
 
 
 def put_back(session: Session) -> bool:
