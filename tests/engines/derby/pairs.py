@@ -130,7 +130,7 @@ class Two:
         """What an atomic snapshot would have caught."""
         if self.target.database().exists():
             shutil.rmtree(self.target.database())
-        os.kill(self.source.pid, signal.SIGSTOP)
+        self.source.stop()
         shutil.copytree(self.source.database(), self.target.database())
         os.kill(self.source.pid, signal.SIGCONT)
         files.remove_lock_files(self.target.database())
