@@ -105,7 +105,7 @@ def test_the_end_is_where_derby_sees_it(
     """Master and slave name the ends of their logs when they refuse each other: log_end must say the same of both."""
     target = new_server("target")
     _insert(client, 130)  # some log files
-    os.kill(server.pid, signal.SIGSTOP)  # as an atomic snapshot would catch it
+    server.stop()  # as an atomic snapshot would catch it
     shutil.copytree(server.database(), target.database())
     os.kill(server.pid, signal.SIGCONT)
     remove_lock_files(target.database())
@@ -125,6 +125,30 @@ def test_the_end_is_where_derby_sees_it(
     assert refused.value.sqlstates == ("XRE05",)
     told = [(int(a), int(b)) for a, b in re.findall(r"(\d+):(\d+)", refused.value.chain[0].message)]
     assert told == [(end.file, end.offset) for end in ends]
+
+
+def test_the_end_is_looked_for_behind_the_last_checkpoint(server: Server, client: DerbyClient, bank: Path) -> None:
+    """It is what all of the file gives, whatever follows the checkpoint; what lies before that is not read again."""
+    for count in (3, 0, 40):
+        client.execute("a", "CALL SYSCS_UTIL.SYSCS_CHECKPOINT_DATABASE()", deadline_s=20)
+        _insert(client, count)
+        end = log.log_end(bank)
+        assert end.offset == log.file_end(bank, end.file)
+    _shut_down(server, client)
+    end, at = log.log_end(bank), log.checkpoint(bank)
+    assert end.offset == log.file_end(bank, end.file)
+    assert at.file == end.file
+    path = log.path_of(bank, end.file)
+    _damage(path, log.HEADER_BYTES + 40)
+    assert log.log_end(bank) == end
+    _damage(path, at.offset + 20)
+    assert log.log_end(bank).offset == log.HEADER_BYTES
+
+
+def _damage(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0xFF
+    path.write_bytes(data)
 
 
 def test_equal_ends_are_accepted(
@@ -261,6 +285,7 @@ def small_log(server: Server, client: DerbyClient, bank: Path, tmp_path: Path) -
     end = log.log_end(bank)
     data = (bank / f"log{end.file}.dat").read_bytes()[: end.offset + 200]
     (copy / f"log{end.file}.dat").write_bytes(data)
+    shutil.copy(bank / "log.ctrl", copy)
     return copy
 
 

@@ -21,6 +21,7 @@ HEADER_BYTES = 24
 USUAL_FILE_BYTES = 1 << 20  # Derby closes a file that is longer, unless it was told otherwise
 CHECKSUM_BYTES = 37  # the record that opens a group, framing included
 GROUP_MOST_BYTES = 16 << 20  # held in memory at once; Derby's own are 32 KiB, or one record
+_GROUP_USUAL_BYTES = 64 << 10
 _CHECKSUM_BODY_BYTES = 21
 _FRAME_BYTES = 16  # length, instant, length
 _READ_BYTES = 1 << 20
@@ -110,12 +111,32 @@ def numbers(directory: Path) -> list[int]:
 def log_end(directory: Path) -> LogPosition:
     """Where Derby, started from these files, goes on: the end of the last whole group in the highest file.
 
-    Raises LogDamaged when there is no log file with a header.
+    Looked for from the last checkpoint on, as recovery does. Raises LogDamaged when no log file has a header.
     """
     for number in reversed(numbers(directory)):
         if header(directory, number) is not None:
-            return LogPosition(number, file_end(directory, number))
+            return LogPosition(number, file_end(directory, number, _known_group(directory, number)))
     raise LogDamaged(f"no log file with a whole header in {directory}")
+
+
+def _known_group(directory: Path, number: int) -> int:
+    """Where a whole group of this file begins behind which to look for the end: that of the last checkpoint.
+
+    Derby names a checkpoint in log.ctrl when the log up to it is on disk, so what lies before need not be read again: a
+    full file of small groups takes 10 ms. Where there is none in this file, or it is not found, the first group's.
+    """
+    try:
+        at = checkpoint(directory)
+        if at.file != number:
+            return HEADER_BYTES
+        with path_of(directory, number).open("rb") as file:
+            first = max(HEADER_BYTES, at.offset - _GROUP_USUAL_BYTES)
+            file.seek(first)
+            offset = first + file.read(at.offset - first).rfind(CHECKSUM_SIGN) - CHECKSUM_SIGN_AT
+            end = group_end(file, LogPosition(number, offset)) if offset >= first else None
+    except (LogDamaged, FileNotFoundError):
+        return HEADER_BYTES
+    return offset if end is not None and end > at.offset else HEADER_BYTES
 
 
 def checkpoint(directory: Path) -> LogPosition:
