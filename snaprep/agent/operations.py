@@ -54,6 +54,15 @@ def estimate(point: str, base_guid: int | None, flags: tuple[str, ...]) -> int:
     return host.volume.estimate_bytes(host.spec.dataset, point, base_guid, flags=flags)
 
 
+def written() -> int | None:
+    """What an increment of this moment would carry beyond the newest snapshot: the database writes its dirty pages
+    first, as it does in each round. Asked where the volume has the cap `written`. Raises `checkpoint-failed`.
+    """
+    host = the_host()
+    host.engine.halt.checkpoint()
+    return host.volume.written_bytes(host.spec.dataset)
+
+
 def lock(info: RunInfo, database: bool) -> None:  # noqa: FBT001 (decoded by name)
     """Take the locks of a run. Raises `locked`."""
     the_host().lock(info, database=database)
@@ -223,6 +232,7 @@ REGISTRY: dict[str, Callable[..., object]] = {
         probe_listen,
         probe_owner,
         unlock,
+        written,
     )
 }
 ON_CLOSE: Sequence[Callable[[], None]] = [_close]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from snaprep.act.interpreter import Interpreter
-from snaprep.act.ship import send_flags
 from snaprep.control import Sink
-from snaprep.core import lineage
 from snaprep.core.action import (
     Action,
     Adopt,
@@ -24,28 +21,25 @@ from snaprep.core.action import (
     Present,
     Refuse,
     Reopen,
-    Roles,
     Round,
     Seed,
     SetAside,
     Verify,
 )
-from snaprep.core.errors import ErrorInfo, SnaprepError
-from snaprep.core.estimate import FIXED_P50_MS, bytes_per_s
+from snaprep.core.errors import ErrorInfo
+from snaprep.core.estimate import FIXED_P50_MS
 from snaprep.core.lane import decide_lane
-from snaprep.core.model import Facts, History, HostFacts, Policy, recv_name
+from snaprep.core.model import History, HostFacts, Policy, recv_name
 from snaprep.core.preview import Measured, PlannedStep, plan_steps
-from snaprep.core.recipe import Step
 from snaprep.core.report import Fact, Forecast, LaneReport, Plan, PlanStep, named_lane
 from snaprep.core.spec import Pair
 from snaprep.core.who import serving, who
 from snaprep.journal import Journal, earlier
 from snaprep.observe import observe, opened
-from snaprep.session import Session
+from snaprep.verbs.measured import Seen, common_base, look
 
 _LINK_GUESS = 50e6  # bytes/s, to order the steps when the link could not be measured; never shown
 _DIRTY_PER_LOG = 4.0  # pages touched per log byte, likewise
-_LOOK_S = 1.0  # between the two looks that tell how fast the database writes
 
 
 def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
@@ -69,7 +63,7 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
         first = decide_lane(facts, policy, replace(history, now_s=time.monotonic()))
         if isinstance(first, Refuse):
             return replace(known, error=first.error, hint=first.error.hint, facts=_facts(source, target, None))
-        seen = _look(session, sink, facts, roles)
+        seen = look(session, sink, facts, roles)
     known_rates = seen.dirty_bytes_per_s is not None or isinstance(first, Choose)
     guided = policy if known_rates or policy.lane != "auto" else replace(policy, lane="pages")
     planned = plan_steps(facts, guided, _measured(seen, history))
@@ -113,20 +107,7 @@ def _lane(policy: Policy, planned: tuple[PlannedStep, ...], *, known_rates: bool
     return named_lane(policy.lane)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What was learnt by looking; None where it could not be."""
-
-    link_bytes_per_s: float | None
-    log_bytes_per_s: float | None
-    dirty_bytes_per_s: float | None
-    full_bytes: int | None
-    increment_bytes: int | None
-    has_base: bool
-    copies: bool
-
-
-def _measured(seen: _Seen, history: History) -> Measured:
+def _measured(seen: Seen, history: History) -> Measured:
     """For `decide`, unknown rates become a guess; what was guessed is shown as unknown."""
     good = sorted(c.blocked_ms for c in history.cutovers if c.ok)
     return Measured(
@@ -176,11 +157,11 @@ def _feeds(action: KeepLog | Present | Feed | KeepNoLog) -> tuple[str, str]:
             return "let go", f"{roles.source} keeps its log no longer"
 
 
-def _full(seen: _Seen) -> str:
+def _full(seen: Seen) -> str:
     return "online backup, sent whole; clients go on" if seen.copies else "full send"
 
 
-def _shown(step: PlannedStep, seen: _Seen) -> PlanStep | None:
+def _shown(step: PlannedStep, seen: Seen) -> PlanStep | None:
     """One line of the plan; None for what only ends it."""
     action = step.action
     if isinstance(action, Refuse | Done | Choose):
@@ -221,88 +202,9 @@ def _shown(step: PlannedStep, seen: _Seen) -> PlanStep | None:
     )
 
 
-def _look(session: Session, sink: Sink, facts: Facts, roles: Roles) -> _Seen:
-    """Look twice, and send throw-away bytes in between."""
-    source, target = facts.host(roles.source), facts.host(roles.target)
-    began_s = time.monotonic()
-    link = _link_rate(session, sink, source.name, target.name)
-    time.sleep(max(0.0, _LOOK_S - (time.monotonic() - began_s)))
-    again = session.host(source.name).call("observe", {}, HostFacts, deadline_s=40)
-    took_s = time.monotonic() - began_s
-    base = _base(source, target)
-    size = _stream_bytes(session, again, base, send_flags(facts, source.name))
-    return _Seen(
-        link_bytes_per_s=link,
-        log_bytes_per_s=_log_rate(source, again, took_s),
-        dirty_bytes_per_s=_dirty_rate(source, again, took_s),
-        full_bytes=size if base is None else None,
-        increment_bytes=None if base is None else size,
-        has_base=base is not None,
-        copies=source.volume is not None and source.volume.copies,
-    )
-
-
-def _link_rate(session: Session, sink: Sink, source: str, target: str) -> float | None:
-    stream = "probe"
-    try:
-        session.lock("plan", "plan", ())
-        session.link(source, target, f"plan-{time.time_ns()}", None)
-        outcome = Interpreter(session, sink.event).must(
-            (
-                Step(host=target, op="probe_begin", args={"stream": stream}),
-                Step(host=source, op="probe_send", args={"stream": stream}, deadline_s=120),
-            )
-        )
-    except SnaprepError as error:
-        sink.note(f"the link could not be measured: {error.info.what}")
-        return None
-    sent = outcome.results["probe_send"]
-    return float(sent["bytes"]) / max(float(sent["seconds"]), 1e-3)
-
-
-def _log_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | None:
-    """How fast the database writes its log, from two looks."""
-    if before.engine.logged_bytes is None:
-        return None
-    return bytes_per_s((0.0, before.engine.logged_bytes), took_s, after.engine.logged_bytes)
-
-
-def _dirty_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | None:
-    """How fast an increment grows, where the filesystem can say."""
-    if before.live is None or after.live is None or before.live.newest != after.live.newest:
-        return None
-    if before.live.written_bytes is None or after.live.written_bytes is None:
-        return None
-    return max(0, after.live.written_bytes - before.live.written_bytes) / took_s
-
-
-def _base(source: HostFacts, target: HostFacts) -> lineage.Base | None:
-    assert source.volume is not None
+def _facts(source: HostFacts, target: HostFacts, seen: Seen | None) -> tuple[Fact, ...]:
     assert target.volume is not None
-    if source.live is None:
-        return None
-    return lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
-
-
-def _stream_bytes(session: Session, source: HostFacts, base: lineage.Base | None, flags: tuple[str, ...]) -> int | None:
-    """What the first stream would carry now, where the filesystem can say: up to the newest snapshot by its estimate,
-    and what was written since.
-    """
-    live = source.live
-    newest = live.newest if live is not None else None
-    if source.volume is None or live is None or newest is None or live.written_bytes is None:
-        return None
-    if base is not None and base.point.guid == newest.guid:
-        return live.written_bytes
-    if "estimate" not in source.volume.caps or (base is not None and newest.createtxg < base.point.createtxg):
-        return None
-    args = {"point": newest.name, "base_guid": base.point.guid if base is not None else None, "flags": flags}
-    return session.host(source.name).call("estimate", args, int, deadline_s=40) + live.written_bytes
-
-
-def _facts(source: HostFacts, target: HostFacts, seen: _Seen | None) -> tuple[Fact, ...]:
-    assert target.volume is not None
-    live, base = source.live, _base(source, target)
+    live, base = source.live, common_base(source, target)
     said = [
         Fact(label="now", what=f"{_size(live.referenced_bytes if live else 0)} in {source.live_name} on {source.name}"),
         Fact(label="target", what=f"{target.name}: {target.engine.state}, {_size(target.volume.free_bytes)} free"),

@@ -56,7 +56,7 @@ class Volume(Protocol):
         """About the size of the stream, where `caps` have the word `estimate`. Raises `base-missing`."""
 
     def written_bytes(self, image: str) -> int | None:
-        """Bytes written since the newest snapshot, or None where the filesystem cannot say."""
+        """Bytes written since the newest snapshot, those of this moment included; None where nobody can say."""
 
     def open_send(
         self,

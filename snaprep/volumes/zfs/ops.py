@@ -51,6 +51,9 @@ class ZfsOps(Protocol):
     def stream_bytes(self, snapshot: str, base: str | None, flags: Sequence[str]) -> int:
         """The estimated size of a stream. Raises `base-missing`, `unknown-dataset`."""
 
+    def sync(self, pool: str) -> None:
+        """Wait until the pool's counts hold what was written so far: by itself it counts every few seconds."""
+
 
 class CommandOps:
     """By the `zfs` command. `why`: what keeps the library from being used."""
@@ -119,3 +122,6 @@ class CommandOps:
     def stream_bytes(self, snapshot: str, base: str | None, flags: Sequence[str]) -> int:
         argv = zfs_stream.dry(zfs_stream.send(snapshot, base, flags))
         return zfs_stream.parse_estimate(zfs_command.program(argv).text)
+
+    def sync(self, pool: str) -> None:
+        zfs_command.program(["zpool", "sync", pool])

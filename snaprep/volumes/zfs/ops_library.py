@@ -138,14 +138,17 @@ class LibraryOps:
         typed = zfs_stream.dry(zfs_stream.send(snapshot, base, flags))
         return _called(typed[1:], lambda: lzc.lzc_send_space(snapshot, base, words))
 
+    def sync(self, pool: str) -> None:
+        _called([pool], lambda: lzc.lzc_sync(pool), command=("zpool", "sync"))
+
 
 def _exists(name: str) -> bool:
     return _called(["list", "-H", "-o", "name", name], lambda: lzc.lzc_exists(name))
 
 
-def _called(words: Sequence[str], act: Callable[[], T]) -> T:
+def _called(words: Sequence[str], act: Callable[[], T], *, command: Sequence[str] = ("zfs",)) -> T:
     """What the call returns; `words` are those of the command that does the same."""
-    process.noted(["zfs", *words])
+    process.noted([*command, *words])
     try:
         return _in_time(act)
     except lzc_exc.ZFSError as error:

@@ -199,9 +199,10 @@ class ZfsVolume:
         )
 
     def written_bytes(self, image: str) -> int | None:
-        """Bytes written since the newest snapshot, or None where the filesystem cannot say."""
+        """Bytes written since the newest snapshot, those of this moment included; None where nobody can say."""
         if "written" not in self.caps:
             return None
+        self.ops.sync(self.layout.pool)
         every = self.layout.datasets(image)
         rows = get(["written"], every)
         return sum(number_of(rows, d, "written") for d in every)
