@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from tests.rig import java
-from tests.rig.node import RigError, end, wait_until
+from tests.rig.node import RigError, end, patience_s, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -165,11 +165,10 @@ def start(
     user: str = "",
     password: str = "",
 ) -> Workload:
-    """Starts `writers` clients on `node` (the operator: `directory` must be visible there). Each tries
-    `urls` in turn, beginning with the first, waiting `backoff_ms` after every failure. `rate` is the
-    total of commits per second that they aim at, 0 for as fast as they can. A connection on which
-    nothing came back for `stall_ms` is given up. `accounts` may be smaller than the table: then only
-    that many are hot.
+    """Starts `writers` clients on `node` (the operator: `directory` must be visible there). Each tries `urls` in turn,
+    beginning with the first, waiting `backoff_ms` at the hosts' pace after every failure. `rate` is the total of
+    commits per second that they aim at, 0 for as fast as they can. A connection on which nothing came back for
+    `stall_ms` is given up. `accounts` may be smaller than the table: then only that many are hot.
     """
     numbers = [next(_writer_numbers) for _ in range(writers)]
     record = Path(tempfile.mkdtemp(prefix="work-", dir=directory)) / "record"
@@ -182,7 +181,7 @@ def start(
         "rate": str(rate),
         "accounts": str(accounts),
         "reader": str(int(reader)),
-        "backoff_ms": str(backoff_ms),
+        "backoff_ms": f"{patience_s(backoff_ms):.0f}",  # an emulated server can do nothing beside refusing them
         "stall_ms": str(stall_ms),
         "user": user,
         "password": password,
