@@ -218,8 +218,8 @@ def _cutover(entry: Entry) -> CutoverTried | None:
     numbers = ("predicted_p50_ms", "predicted_p90_ms", "blocked_ms")
     if not isinstance(entry.get("ok"), bool) or not all(isinstance(entry.get(n), int | float) for n in numbers):
         return None
-    if not isinstance(entry.get("delta_bytes", 0), int):  # journals of earlier versions lack it
-        return None
+    if not isinstance(entry.get("delta_bytes", 0), int) or not isinstance(entry.get("fed", False), bool):
+        return None  # journals of earlier versions lack them
     known = {f.name for f in fields(CutoverTried)}
     tried = CutoverTried(**{k: v for k, v in entry.fields.items() if k in known})
     return replace(tried, error=str(tried.error))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import stat
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -114,8 +114,12 @@ def test_history_outlives_a_run() -> None:
     for run, tried in (("r1", good), ("r1", bad), ("r2", bad)):
         journal.for_run(run).append("cutover", **asdict(tried), extra="ignored")
     journal.append("cutover", ok="yes")
+    journal.append("cutover", **{**asdict(good), "fed": "yes"})
     assert earlier(journal.entries()).cutovers == (good,)
     assert earlier(journal.entries(), run="r2").cutovers == (good, bad)
+    fed = replace(good, fed=True)
+    journal.append("cutover", **asdict(fed))
+    assert earlier(journal.entries()).cutovers == (good, fed)
 
 
 def test_trouble_does_not_stop_a_run(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def told(
         blocked_ms=blocked_ms,
         error=why,
         delta_bytes=outcome.results.get("send", {}).get("bytes", 0),
+        fed=isinstance(action, FeedCutover) or (isinstance(action, Switchover) and action.fed),
     )
     shown = CutoverReport(
         ok=error is None,

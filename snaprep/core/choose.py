@@ -12,7 +12,7 @@ from typing import Literal
 from snaprep.core.action import Action, Choose, Hold, Prepare, Refuse, Roles, Round
 from snaprep.core.decide import decide_rebuild, predict_now
 from snaprep.core.errors import ErrorInfo
-from snaprep.core.estimate import FEED_MS, rates, written, written_words
+from snaprep.core.estimate import predict_feed_cutover, rates, written, written_words
 from snaprep.core.follow import feedable
 from snaprep.core.model import Facts, History, HostFacts, Policy
 from snaprep.core.who import who
@@ -54,7 +54,7 @@ def _compare(roles: Roles, source: HostFacts, policy: Policy, history: History, 
     prediction = predict_now(policy, history)
     assert prediction is not None  # or nothing would be made ready
     extra_ms = 0.0 if _keeps(source) or policy.archive != "bounce" else BOUNCE_MS
-    feed_ms = FEED_MS[1] + extra_ms
+    feed_ms = predict_feed_cutover(history.cutovers).p90_ms + extra_ms
     words = f"cutover P90 {prediction.p90_ms:.0f} ms, from a feed {feed_ms:.0f} ms"
     if measured := written_words(history.rounds):
         words = f"{measured}; {words}"
@@ -95,7 +95,7 @@ def _against(source: HostFacts, target: HostFacts, policy: Policy, history: Hist
 def _cannot(target: HostFacts, policy: Policy, history: History) -> str:
     if history.unfeedable:
         return f"{target.name} cannot be fed"
-    allowed_ms = policy.budget_ms - policy.undo_ms
-    if FEED_MS[1] > allowed_ms:
-        return f"its cutover may take {FEED_MS[1]:.0f} ms, and {allowed_ms} ms are allowed"
+    allowed_ms, p90_ms = policy.budget_ms - policy.undo_ms, predict_feed_cutover(history.cutovers).p90_ms
+    if p90_ms > allowed_ms:
+        return f"its cutover may take {p90_ms:.0f} ms, and {allowed_ms} ms are allowed"
     return ""

@@ -17,7 +17,7 @@ RATE_MIN_BYTES = 4 << 20  # shorter rounds measure latency, not the link
 RATE_MIN_S = 0.25
 FIXED_P50_MS = 800.0  # gate, shutdowns, snapshot, arm, attach, open: first guess, until this pair has its own
 FIXED_SHARE = 0.25  # of a cutover at least, however long its delta would take on today's link
-FEED_MS = (700.0, 1500.0)  # P50 and P90 of a cutover from a feed: there is no data to be shipped in it
+FEED_FIRST_MS = (700.0, 1500.0)  # P50 and P90 of a cutover from a feed: first guess, until this pair has its own
 SWITCH_FIRST_MS = 700.0  # gate, shutdown, recovery, arm, attach, open: first guess, until this pair has its own
 SPREAD_FIRST = 1.7  # P90 over P50 before anything is measured
 SPREAD_MIN = 1.25
@@ -163,23 +163,33 @@ def predict_cutover(
         return None
     delta = unique_bytes(measured, since_head_s)
     ship_ms = 1000 * delta / measured.link_bytes_per_s
-    good = [c for c in cutovers if c.ok]
-    fixed_ms = FIXED_P50_MS
-    spread = SPREAD_FIRST
-    if good:
-        recent = [_fixed_ms(c, measured.link_bytes_per_s) for c in good[-7:]]
-        if len(recent) < TELLING:  # one slow cutover alone must not forbid the next
-            recent.append(FIXED_P50_MS)
-        recent.sort()
-        fixed_ms = recent[(len(recent) - 1) // 2]
-        if len(good) >= TELLING:
-            spread = min(SPREAD_FIRST, max(SPREAD_MIN, 1.1 * recent[-1] / max(fixed_ms, 1.0)))
+    fixed = [_fixed_ms(c, measured.link_bytes_per_s) for c in cutovers if c.ok and not c.fed]
+    fixed_ms, spread = _learnt(fixed, FIXED_P50_MS, SPREAD_FIRST)
     p50 = fixed_ms + ship_ms
     p90 = p50 * spread
     increments = [r for r in rounds if r.dirty_s]
     if len(increments) == 1 and since_head_s <= _span(increments[0])[0]:
         p90 = max(p90, fixed_ms * spread + 1000 * increments[0].delta_bytes / measured.link_bytes_per_s)
     return Prediction(p50_ms=p50, p90_ms=p90, delta_bytes=delta, fixed_ms=fixed_ms)
+
+
+def predict_feed_cutover(cutovers: tuple[CutoverTried, ...]) -> Prediction:
+    """What a cutover from a feed begun now would block: there is no data to be shipped in it, so earlier ones tell."""
+    first_ms, worst_ms = FEED_FIRST_MS
+    p50_ms, spread = _learnt([c.blocked_ms for c in cutovers if c.ok and c.fed], first_ms, worst_ms / first_ms)
+    return Prediction(p50_ms, p50_ms * spread, 0.0)
+
+
+def _learnt(earlier_ms: list[float], first_ms: float, first_spread: float) -> tuple[float, float]:
+    """The middle of what this pair's last cutovers took, and P90 over it; first guesses while they say too little."""
+    recent = earlier_ms[-7:]
+    if len(recent) < TELLING:  # one slow cutover alone must not forbid the next
+        recent = [*recent, first_ms]
+    recent = sorted(recent)
+    middle_ms = recent[(len(recent) - 1) // 2]
+    if len(earlier_ms) < TELLING:
+        return middle_ms, first_spread
+    return middle_ms, min(first_spread, max(SPREAD_MIN, 1.1 * recent[-1] / max(middle_ms, 1.0)))
 
 
 def _fixed_ms(tried: CutoverTried, link_bytes_per_s: float) -> float:

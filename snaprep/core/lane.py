@@ -12,7 +12,7 @@ from snaprep.core.action import Action, Feed, FeedCutover, Hold, Refuse
 from snaprep.core.choose import choose
 from snaprep.core.decide import attached, cannot_start, decide_rebuild, put_away
 from snaprep.core.errors import ErrorInfo
-from snaprep.core.estimate import FEED_MS
+from snaprep.core.estimate import predict_feed_cutover
 from snaprep.core.follow import caught_up, decide_follow
 from snaprep.core.model import Facts, History, Policy
 from snaprep.core.refusals import PACE_S, held_up, undone, wait_for
@@ -44,9 +44,11 @@ def _feed_and_cut(facts: Facts, policy: Policy, history: History) -> Action:
         return action
     if not caught_up(source.feed):
         return replace(action, replication=True)
+    prediction = predict_feed_cutover(history.cutovers)
+    p50_ms, p90_ms = prediction.p50_ms, prediction.p90_ms
     if policy.hold and not history.release:
-        return Hold(reason="held: `snaprep cutover` goes on", pace_s=PACE_S, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])
+        return Hold(reason="held: `snaprep cutover` goes on", pace_s=PACE_S, p50_ms=p50_ms, p90_ms=p90_ms)
     if reasons := held_up(facts, source.name, policy):
         hint = "end them, then `snaprep resume`"
-        return wait_for(facts, policy, history, reasons, what="the cutover", hint=hint, expected_ms=FEED_MS)
-    return FeedCutover(roles=roles, p50_ms=FEED_MS[0], p90_ms=FEED_MS[1])
+        return wait_for(facts, policy, history, reasons, what="the cutover", hint=hint, expected_ms=(p50_ms, p90_ms))
+    return FeedCutover(roles=roles, p50_ms=p50_ms, p90_ms=p90_ms)

@@ -263,6 +263,7 @@ class CutoverTried:
     blocked_ms: float
     error: str = ""
     delta_bytes: int = 0  # what was shipped while the gate was closed
+    fed: bool = False  # the replica had been fed the log
 
 
 @dataclass(frozen=True, slots=True)

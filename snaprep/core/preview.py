@@ -34,6 +34,7 @@ from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import FIXED_P50_MS, ROUND_FIXED_S, SPREAD_FIRST, Rates, unique_bytes
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import (
+    CutoverTried,
     EngineState,
     Facts,
     FeedFacts,
@@ -65,6 +66,7 @@ class Measured:
     first_delta_bytes: int | None = None
     freeze_ms: float = 60.0
     cutover_fixed_ms: float = FIXED_P50_MS
+    cutovers: tuple[CutoverTried, ...] = ()  # of this pair, by which the next are predicted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ class _Point:
 def plan_steps(facts: Facts, policy: Policy, measured: Measured) -> tuple[PlannedStep, ...]:
     """The actions of `rebuild`, up to and with the final one. A run that is held is planned as if it were released."""
     policy = replace(policy, hold=False)
-    at, steps = _Point(facts=facts, history=History()), list[PlannedStep]()
+    at, steps = _Point(facts=facts, history=History(cutovers=measured.cutovers)), list[PlannedStep]()
     while len(steps) < STEPS_MAX:
         action = decide_lane(at.facts, policy, at.history)
         step = _cost(action, at, measured)

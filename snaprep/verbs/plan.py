@@ -109,7 +109,7 @@ def _lane(policy: Policy, planned: tuple[PlannedStep, ...], *, known_rates: bool
 
 def _measured(seen: Seen, history: History) -> Measured:
     """For `decide`, unknown rates become a guess; what was guessed is shown as unknown."""
-    good = sorted(c.blocked_ms for c in history.cutovers if c.ok)
+    good = sorted(c.blocked_ms for c in history.cutovers if c.ok and not c.fed)
     return Measured(
         link_bytes_per_s=seen.link_bytes_per_s or _LINK_GUESS,
         dirty_bytes_per_s=seen.dirty_bytes_per_s or (seen.log_bytes_per_s or 0.0) * _DIRTY_PER_LOG,
@@ -117,6 +117,7 @@ def _measured(seen: Seen, history: History) -> Measured:
         full_bytes=seen.full_bytes,
         first_delta_bytes=seen.increment_bytes,
         cutover_fixed_ms=good[(len(good) - 1) // 2] if good else FIXED_P50_MS,
+        cutovers=history.cutovers,
     )
 
 

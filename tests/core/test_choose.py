@@ -10,7 +10,7 @@ import pytest
 from snaprep.core.action import Choose, FeedCutover, Hold, KeepLog, Prepare, Refuse, Round
 from snaprep.core.estimate import bytes_per_s, written_words
 from snaprep.core.lane import decide_lane
-from snaprep.core.model import Facts, History, KeptLog, Policy
+from snaprep.core.model import CutoverTried, Facts, History, KeptLog, Policy
 from snaprep.core.simulated.faults import Fault
 from snaprep.core.simulated.simulate import names_in, simulate_run
 from snaprep.core.simulated.world import Load, advance
@@ -67,6 +67,9 @@ def test_a_clearly_shorter_cutover_is_taken_when_the_log_is_kept() -> None:
         action = chosen(slow(), kept, budget_ms=20_000, archive=archive)
         assert action.lane == "log", (kept, archive)
     assert "from a feed 2500 ms" in chosen(slow(), budget_ms=20_000, archive="bounce").why
+    tried = CutoverTried(ok=True, predicted_p50_ms=1, predicted_p90_ms=1, blocked_ms=400, fed=True)
+    of_this_pair = replace(slow(), cutovers=(tried,) * 3)
+    assert "from a feed 1500 ms" in chosen(of_this_pair, budget_ms=20_000, archive="bounce").why
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,9 @@ def test_a_plateau_says_what_would_help() -> None:
     small = decide_lane(facts(KEPT), Policy(budget_ms=2000), plateau())
     assert isinstance(small, Refuse)
     assert "its cutover may take 1500 ms, and 1000 ms are allowed" in small.error.what
+    tried = CutoverTried(ok=True, predicted_p50_ms=1, predicted_p90_ms=1, blocked_ms=400, fed=True)
+    of_this_pair = replace(plateau(), cutovers=(tried,) * 3)
+    assert isinstance(decide_lane(facts(KEPT), Policy(budget_ms=2000), of_this_pair), Choose)
 
 
 def test_a_held_run_goes_over_too() -> None:

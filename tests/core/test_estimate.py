@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import pytest
 
 from snaprep.core.estimate import (
+    FEED_FIRST_MS,
     FIXED_P50_MS,
     SPREAD_FIRST,
     Prediction,
     Rates,
     predict_cutover,
+    predict_feed_cutover,
     rates,
     settled_bytes,
     trend,
@@ -189,6 +191,30 @@ def test_earlier_cutovers_replace_the_first_guess() -> None:
     assert one.p90_ms == pytest.approx(SPREAD_FIRST * 400)
     assert three.p50_ms == 420
     assert three.p90_ms == pytest.approx(1.25 * 420)
+
+
+def test_cutovers_from_a_feed_are_predicted_for_themselves() -> None:
+    """By the same rule from those of this pair that were from a feed, and those with pages from the others."""
+    pages, feeds = (
+        [
+            CutoverTried(ok=True, predicted_p50_ms=1, predicted_p90_ms=1, blocked_ms=ms, fed=fed)
+            for ms in (400, 420, 440, 430)
+        ]
+        for fed in (False, True)
+    )
+    bad = CutoverTried(ok=False, predicted_p50_ms=1, predicted_p90_ms=1, blocked_ms=9000, fed=True)
+    first = predict_feed_cutover((*pages, bad))
+    assert (first.p50_ms, first.p90_ms) == FEED_FIRST_MS
+    one = predict_feed_cutover((feeds[0], *pages))
+    assert one.p50_ms == 400
+    assert one.p90_ms == pytest.approx(400 * FEED_FIRST_MS[1] / FEED_FIRST_MS[0])
+    slow = replace(feeds[0], blocked_ms=3000)
+    assert predict_feed_cutover((slow,)).p50_ms == FEED_FIRST_MS[0]
+    all_of_them = predict_feed_cutover((*feeds, bad, *pages))
+    assert all_of_them.p50_ms == 420
+    assert all_of_them.p90_ms == pytest.approx(1.25 * 420)
+    rounds = (*MILD.rounds(2)[:1], RoundDone(2, 1, 2, 0, 0.0, 0.1, 5.0))
+    assert predict_cutover(rounds, tuple(feeds), 1.0, None) == predict_cutover(rounds, (), 1.0, None)
 
 
 def test_what_earlier_cutovers_shipped_is_not_counted_twice() -> None:

@@ -46,6 +46,16 @@ def test_it_cuts_over_when_the_replica_has_caught_up() -> None:
         assert isinstance(decide_lane(facts(late), LOG, SETTLED), Feed)
 
 
+def test_the_cutovers_forecast_is_of_this_pair() -> None:
+    """What earlier ones from a feed took, and not those with pages; told while it is held, too."""
+    tried = CutoverTried(ok=True, predicted_p50_ms=1, predicted_p90_ms=1, blocked_ms=400, fed=True)
+    known = replace(SETTLED, cutovers=(tried,) * 3 + (replace(tried, blocked_ms=9000, fed=False),) * 3)
+    for policy in (LOG, replace(LOG, hold=True)):
+        action = decide_lane(facts(), policy, known)
+        assert isinstance(action, FeedCutover | Hold)
+        assert (action.p50_ms, action.p90_ms) == (400, 500)
+
+
 def test_what_keeps_a_cutover_waiting() -> None:
     """A hold, and old transactions, for as long as is allowed."""
     assert isinstance(decide_lane(facts(), replace(LOG, hold=True), SETTLED), Hold)

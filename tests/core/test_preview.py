@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from snaprep.core import preview
-from snaprep.core.action import Refuse, Seed
-from snaprep.core.model import EngineState, Facts, Policy, Transactions
+from snaprep.core.action import FeedCutover, Refuse, Seed
+from snaprep.core.model import CutoverTried, EngineState, Facts, Policy, Transactions
 from snaprep.core.preview import Measured, PlannedStep, plan_steps
 from snaprep.core.simulated.look import facts_of
 from snaprep.core.simulated.simulate import names_in, simulate_run
@@ -125,6 +125,10 @@ def test_a_plan_in_the_log_lane(archive: Any) -> None:  # noqa: ANN401
     by_name = {type(s.action).__name__: s for s in steps}
     assert by_name["Feed"].step_bytes == pytest.approx(1e6 * by_name["Seed"].seconds, rel=0.01)
     assert by_name["FeedCutover"].blocked_p50_ms == 700
+    tried = CutoverTried(ok=True, predicted_p50_ms=1, predicted_p90_ms=1, blocked_ms=400, fed=True)
+    known = plan_steps(facts_of(fresh_world()), policy, replace(measured, cutovers=(tried,) * 3))
+    (cut,) = (s for s in known if isinstance(s.action, FeedCutover))
+    assert (cut.blocked_p50_ms, cut.blocked_p90_ms) == (400, 500)
     assert (by_name["KeepLog"].blocked_p50_ms > 0) is (archive == "bounce")
 
 

@@ -269,9 +269,8 @@ def _cut_over(run: _Run, action: Cutover | FeedCutover, recipes: tuple[Recipe, .
     blocked_ms = 1000 * (run.world.now_s - began_s)
     sent = results.get("send")
     delta_bytes = sent["bytes"] if isinstance(sent, Mapping) else 0
-    tried = CutoverTried(
-        error is None, action.p50_ms, action.p90_ms, blocked_ms, error.id if error else "", delta_bytes
-    )
+    fed, why = isinstance(action, FeedCutover), error.id if error else ""
+    tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, why, delta_bytes, fed)
     run.trace.history = replace(run.trace.history, cutovers=(*run.trace.history.cutovers, tried))
 
 
@@ -285,7 +284,8 @@ def _switch_over(run: _Run, action: Switchover, recipes: tuple[Recipe, ...]) -> 
     if error is None:
         _interpret(run, assume, results)
     blocked_ms = 1000 * (run.world.now_s - began_s)
-    tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, error.id if error else "")
+    why = error.id if error else ""
+    tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, why, fed=action.fed)
     run.trace.history = replace(run.trace.history, switchovers=(*run.trace.history.switchovers, tried))
 
 
