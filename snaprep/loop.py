@@ -136,9 +136,9 @@ class Run(Feeds):
             if self.feeding is not None and isinstance(action, Refresh | SetAside | Settle):
                 self._put_off(error)
                 return
-            if not self._may_pass(error):
+            if not self._may_pass(error, action):
                 raise
-            self._wait_after(error)
+            self._wait_after(error, action)
         else:
             self._went_well(action)
             if new:

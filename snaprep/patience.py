@@ -16,7 +16,7 @@ from snaprep.journal import Journal
 from snaprep.session import Session
 
 RETRIES = 5  # attempts in a row that fail for reasons that may pass: a cut link, an agent that died, stale facts
-RETRIES_IN_ALL = 50
+RETRIES_OF_A_KIND = 50  # attempts at one kind of action since it last went well, whatever went well between them
 _RETRY_PAUSE_S = 1.0
 RETRY_PAUSE_MOST_S = 30.0
 # Errors that looking anew does not mend, by their code, and those of such a code that it does.
@@ -65,23 +65,25 @@ class Patience(Hearing):
         self.control.wait(_UNSEEN_PAUSE_S)
         return True
 
-    def _may_pass(self, error: SnaprepError) -> bool:
+    def _may_pass(self, error: SnaprepError, action: Action) -> bool:
         """Whether looking anew, after a while, may lead on."""
         if self.patient:
             return error.exit_code not in _FINAL or error.id in _MENDED
-        tried = self.memory.failures >= RETRIES or self.memory.failures_in_all >= RETRIES_IN_ALL
+        of_its_kind = self.memory.failures_of[type(action)]
+        tried = self.memory.failures >= RETRIES or of_its_kind >= RETRIES_OF_A_KIND
         return may_pass(error.id) and not tried
 
-    def _wait_after(self, error: SnaprepError) -> None:
+    def _wait_after(self, error: SnaprepError, action: Action) -> None:
         """Longer with each failure in a row."""
         self.memory.failures += 1
-        self.memory.failures_in_all += 1
+        self.memory.failures_of[type(action)] += 1
         self.sink.note(f"{error.info.what}; trying again ({self.memory.failures})")
         self.control.wait(min(_RETRY_PAUSE_S * self.memory.failures, RETRY_PAUSE_MOST_S))
 
     def _went_well(self, action: Action) -> None:
         memory = self.memory
         memory.failures = 0
+        memory.failures_of[type(action)] = 0
         memory.same_times = memory.same_times + 1 if about(action) == memory.same else 1
         memory.same = about(action)
 

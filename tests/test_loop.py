@@ -23,6 +23,7 @@ from snaprep.core.recipe import Step
 from snaprep.core.report import Report, RoundReport, RunState
 from snaprep.journal import Journal
 from snaprep.loop import Run
+from snaprep.patience import RETRIES_OF_A_KIND
 from snaprep.session import Session
 from tests.core.facts import AB, both, empty, host, point, serving, with_engine
 from tests.core.models import PAIR
@@ -277,6 +278,34 @@ def test_an_action_rests_on_what_was_seen(
     assert "failure" in kinds(run)
     assert agent.performed == ["adopt", "stamp"]
     assert agent.rested_on == [rests(agent.facts)] * 2
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_breaks_are_counted_since_the_same_last_went_well(
+    reach: dict[str, list[Agent | SnaprepError]],
+    monkeypatch: pytest.MonkeyPatch,
+    mends: bool,  # noqa: FBT001
+) -> None:
+    """A run bears any number of breaks when what broke goes well the next time; one that only other actions come
+    between ends the run.
+    """
+    monkeypatch.setattr("snaprep.patience._RETRY_PAUSE_S", 0.0)
+    agent = Agent("a", serving("a"))
+    reach.update(a=[agent], b=[Agent("b", empty("b"))])
+    perform, breaks = agent.perform, [True, False] * (RETRIES_OF_A_KIND + 1)
+
+    def breaking(steps: list[Any]) -> Performed:
+        if steps[0].op == "gate_open" and (breaks.pop(0) or not mends):
+            raise Stale("stale", "the host was booted since")
+        return perform(steps)
+
+    agent.perform = breaking  # type: ignore[method-assign]
+    turn: list[Action] = [Reopen(host="a"), *([Reopen(host="a")] if mends else []), Hold(reason="held", pace_s=0.0)]
+    actions = [*turn * (RETRIES_OF_A_KIND + 1), Done(serving="a")]
+    with Session.open(PAIR) as session:
+        run, report = run_of(session, lambda *_: actions.pop(0))
+    assert kinds(run).count("failure") == RETRIES_OF_A_KIND + 1
+    assert report.state is (RunState.DONE if mends else RunState.STOPPED)
 
 
 @pytest.mark.parametrize("verb", ["rebuild", "follow"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from snaprep.act.interpreter import Interpreter
 from snaprep.core.model import Facts, History, HostFacts, Policy
@@ -48,7 +49,7 @@ class Memory:
     logged: tuple[float, int] | None = None  # when the source was last looked at for a round, and its log by then
     numbers: int = 0
     failures: int = 0  # in a row
-    failures_in_all: int = 0
+    failures_of: Counter[type] = field(default_factory=Counter)  # each kind of action, since it last went well
     unseen_since_s: float | None = None  # a host that was reached before cannot be reached
     held_because: str = ""  # the reason that the journal knows
     same: tuple[object, ...] = ()  # what the last action was about, and how often in a row it succeeded
