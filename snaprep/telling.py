@@ -53,6 +53,9 @@ class Telling:
         return report
 
     def _tell_round(self, shown: RoundReport) -> None:
+        current = self.memory.report.current
+        if shown.state == "failed" and current is not None:
+            shown = replace(current, state="failed")  # with what was sent of it
         others = tuple(r for r in self.memory.report.rounds if (r.number, r.kind) != (shown.number, shown.kind))
         self._say(rounds=(*others, shown))
 

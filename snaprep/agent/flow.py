@@ -137,11 +137,8 @@ class Flow:
 
     def _tell(self) -> None:
         now = time.monotonic()
-        told_s, told_bytes = self._told
-        if self._on_progress is not None and now - told_s >= self.limits.progress_s:
-            rate = (self.total_bytes - told_bytes) / (now - told_s)
-            self._told = (now, self.total_bytes)
-            self._on_progress(Moved(self.part, self.total_bytes, now - self.began_s, rate))
+        if now - self._told[0] >= self.limits.progress_s:
+            self.tell_moved()
         if self.between_frames and now - self._alive_s > min(5.0, self.limits.stall_s / 4):
             self._alive_s = now
             try:
@@ -150,6 +147,14 @@ class Flow:
                 pass  # full of what says the same
             except OSError as error:
                 raise self.lost(str(error)) from error
+
+    def tell_moved(self) -> None:
+        now = time.monotonic()
+        told_s, told_bytes = self._told
+        self._told = (now, self.total_bytes)
+        if self._on_progress is not None:
+            rate = (self.total_bytes - told_bytes) / max(now - told_s, 1e-3)
+            self._on_progress(Moved(self.part, self.total_bytes, now - self.began_s, rate))
 
     # -- moving --------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from snaprep.agent.flow import (
 )
 from snaprep.agent.pipe import ALIVE, HEAD, HEADER, Link, StreamHeader, header_bytes, process_end
 from snaprep.core.codec import decode
-from snaprep.core.errors import ErrorInfo, SnaprepError, from_info
+from snaprep.core.errors import ErrorInfo, SnaprepError, Stopped, from_info
 
 __all__ = ["Limits", "Moved", "PartDone", "Received", "Sent", "Throttle", "receive_stream", "send_stream"]
 
@@ -85,8 +85,8 @@ def send_stream(
 
     Closes the link, unless the stream went well and somebody keeps it for the next one.
 
-    Raises `send-failed`, `receive-failed` (with the receiver's words), `program-stalled`, `link-stalled`,
-    `link-lost`, `stream-damaged`, `cancelled`, or what the target refused the stream with.
+    Raises `send-failed`, `receive-failed` (with the receiver's words), `program-killed`, `program-stalled`,
+    `link-stalled`, `link-lost`, `stream-damaged`, `cancelled`, or what the target refused the stream with.
     """
     return _Sender(Flow(link, limits, on_progress, cancelled), throttle or Throttle()).run(header, parts)
 
@@ -114,6 +114,7 @@ class _Sender:
             well = True
             return Sent(done, flow.total_bytes, time.monotonic() - flow.began_s, self._result)
         except SnaprepError as error:
+            flow.tell_moved()  # how far it came
             raise self._explained(error) from error  # before the program is ended, which may take seconds
         finally:
             flow.close(well=well)
@@ -130,14 +131,14 @@ class _Sender:
             chunk = self._buffer[:size]
             digest.update(chunk)
             count += size
-            flow.total_bytes += size
             if delay_s := self._throttle.pay(size):
                 flow.pause(delay_s)
+            flow.total_bytes += size
             flow.frame(DATA, chunk, self._peer_silent)
             flow.glance()
         status, words = flow.finish()
         if status != 0:
-            raise SnaprepError("send-failed", f"{argv[0]} ended with status {status}", details=words)
+            raise _badly_ended("send-failed", "source", argv, status, words)
         done = PartDone(part, count, digest.hexdigest())
         flow.note(TRAILER, done, self._peer_silent)
         return done
@@ -210,8 +211,8 @@ def receive_stream(
 
     Closes the link, unless the stream went well and somebody keeps it for the next one.
 
-    Raises `receive-failed`, `program-stalled`, `link-stalled`, `link-lost`, `stream-damaged`, `cancelled`, or what
-    the source sent (`send-failed`, ...).
+    Raises `receive-failed`, `program-killed`, `program-stalled`, `link-stalled`, `link-lost`, `stream-damaged`,
+    `cancelled`, or what the source sent (`send-failed`, ...).
     """
     return _Receiver(Flow(link, limits, on_progress, cancelled), open_receiver).run()
 
@@ -294,7 +295,7 @@ class _Receiver:
         program.stdin = None
         status, words = flow.finish()
         if status != 0:
-            raise SnaprepError("receive-failed", f"{argv[0]} ended with status {status}", details=words)
+            raise _badly_ended("receive-failed", "target", argv, status, words)
         return wanted, words
 
     def _feed(self, argv: list[str], data: memoryview) -> None:
@@ -318,9 +319,7 @@ class _Receiver:
         except subprocess.TimeoutExpired:
             process_end(program)
         status, words = flow.finish()
-        raise SnaprepError(
-            "receive-failed", f"{argv[0]} ended with status {status} before the stream did", details=words
-        )
+        raise _badly_ended("receive-failed", "target", argv, status, words, " before the stream did")
 
     def _program_silent(self, seconds: float) -> None:
         if seconds > self._flow.limits.stall_s:
@@ -360,6 +359,17 @@ def _parsed(hint: type[Any], payload: bytes) -> Any:  # noqa: ANN401 (of that ty
         return decode(hint, json.loads(payload))
     except ValueError as error:
         raise SnaprepError("stream-damaged", f"a frame on the link holds no {hint.__name__}: {error}") from error
+
+
+def _badly_ended(
+    failed: str, side: str, argv: list[str], status: int, words: tuple[str, ...], when: str = ""
+) -> SnaprepError:
+    """One that was killed has found nothing wrong, so the same may be tried again."""
+    if status < 0:
+        what = f"the {side}'s {' '.join(argv[:2])} was killed by signal {-status}"
+        hint = f"the {side}'s kernel log says whether it was short of memory; `resume` goes on where this stopped"
+        return Stopped("program-killed", what, hint=hint, details=words)
+    return SnaprepError(failed, f"{argv[0]} ended with status {status}{when}", details=words)
 
 
 def _damaged(kind: bytes) -> SnaprepError:

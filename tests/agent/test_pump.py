@@ -18,7 +18,7 @@ from snaprep.agent import pump
 from snaprep.agent.flow import DATA, Flow
 from snaprep.agent.link import Link, StreamHeader
 from snaprep.agent.pipe import HEAD, HEADER, header_bytes
-from snaprep.core.errors import SnaprepError, Stale
+from snaprep.core.errors import SnaprepError, Stale, may_pass
 from tests.agent.ways import Target, header, pipe_pair, receive
 
 QUICK = pump.Limits(stall_s=1.0, finish_s=3.0, progress_s=0.05)
@@ -118,6 +118,28 @@ def test_a_receiver_that_fails_early_stops_the_sender_with_its_words() -> None:
     assert failed is not None
     assert failed.id == "receive-failed"
     assert not running("/dev/zero")
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_program_that_was_killed(side: str) -> None:
+    """Both ends raise `program-killed`, which may pass, say whose it was, and tell how far the stream came."""
+    source, link = pipe_pair()
+    sends, ends = "head -c 3000000 /dev/zero; ", "kill -9 $$"
+    target = received_by(link, ["sh", "-c", "cat >/dev/null" if side == "source" else f"head -c 9 >/dev/null; {ends}"])
+    told: list[int] = []
+    with pytest.raises(SnaprepError) as raised:
+        pump.send_stream(
+            source,
+            header(),
+            [("", ["sh", "-c", sends + (ends if side == "source" else "cat /dev/zero")])],
+            on_progress=lambda moved: told.append(moved.total_bytes),
+        )
+    failed = target.join().error
+    assert failed is not None
+    assert raised.value.id == failed.id == "program-killed"
+    assert raised.value.info.what == f"the {side}'s sh -c was killed by signal 9"
+    assert may_pass(failed.id)
+    assert told[-1] >= (3_000_000 if side == "source" else 9)
 
 
 def test_a_receiver_that_fails_at_its_end(tmp_path: Path) -> None:
