@@ -39,12 +39,13 @@ def parcel(action: Seed | Round | Refresh, number: int) -> Shipment:
         base, shown = None, RoundReport(number=0, kind="full", expected_bytes=action.expected_bytes)
     else:
         base, shown = action.base, RoundReport(number=action.number)
+    arrived_bytes = action.resume.received_bytes if action.resume is not None else None
     return Shipment(
         sender=action.roles.source,
         receiver=action.roles.target,
         base=base,
         freeze=action.freeze and action.resume is None,
-        report=shown,
+        report=replace(shown, arrived_bytes=arrived_bytes),
         resume=action.resume,
     )
 
@@ -79,6 +80,7 @@ def ship(context: Context, shipment: Shipment, since_s: float | None) -> tuple[R
         dirty_s=taken_s - since_s if taken_s and since_s and shipment.base is not None else None,
         freeze_ms=outcome.took_ms("freeze", "freeze") if frozen else 0.0,
         blocked_ms=outcome.took_ms("freeze", "thaw") if frozen else 0.0,
+        arrived_bytes=shipment.report.arrived_bytes,
     )
     context.tell(
         replace(

@@ -336,8 +336,8 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
     number = another.number
     if target.recv is not None and target.recv.partial is not None:
         return another  # which goes on with what is there in part, or clears it away
-    if not any(r.dirty_s for r in history.rounds):
-        return another
+    if not any(r.dirty_s for r in history.rounds) or history.rounds[-1].arrived_bytes is not None:
+        return another  # what a stream that was gone on with has brought may be old: what came since is not known
     if (refused := undone(facts, policy, history)) is not None:
         return Refuse(error=refused)
     prediction = predict_now(policy, history)

@@ -253,6 +253,7 @@ class RoundDone:
     freeze_ms: float = 0.0
     blocked_ms: float = 0.0
     log_bytes_per_s: float | None = None  # written since the round before
+    arrived_bytes: int | None = None  # None: sent in one piece. Else nobody knows when the point was taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,9 @@ class RoundReport:
     state: Literal["freezing", "sending", "receiving", "done", "failed"] = "sending"
     expected_bytes: int | None = None
     sent_bytes: int = 0
+    arrived_bytes: int | None = (
+        None  # what was there before of a stream that broke; None: it is sent from its beginning
+    )
     rate_bytes_per_s: float | None = None
     elapsed_ms: float = 0.0
     freeze_ms: float | None = None  # None: this round froze nothing

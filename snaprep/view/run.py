@@ -62,7 +62,7 @@ def line(report: Report) -> str:
 def round_line(report: Report, done: RoundReport) -> str:
     """A round that has ended."""
     parts = [clock(report.elapsed_ms), _round_name(done), done.state, size(done.sent_bytes)]
-    parts += [f"in {duration(done.elapsed_ms)}", rate(done.rate_bytes_per_s)]
+    parts += [f"in {duration(done.elapsed_ms)}", rate(done.rate_bytes_per_s), *_goes_on(done)]
     parts += [f"frozen {duration(done.freeze_ms)}"] if done.freeze_ms is not None else []
     parts += [f"blocked {duration(done.blocked_ms)}"] if done.blocked_ms is not None else []
     return "  ".join(parts)
@@ -99,13 +99,13 @@ def _row(one: RoundReport) -> tuple[str, ...]:
     live = one.state not in ("done", "failed")
     return (
         _round_name(one).removeprefix("round "),
-        size(one.expected_bytes if live else one.sent_bytes),
+        size(one.expected_bytes if live else (one.arrived_bytes or 0) + one.sent_bytes),
         size(one.sent_bytes),
         rate(one.rate_bytes_per_s),
         duration(one.elapsed_ms),
         "-" if one.freeze_ms is None else duration(one.freeze_ms),
         "-" if one.blocked_ms is None else duration(one.blocked_ms),
-        _drawn(one) if live else "" if one.state == "done" else one.state,
+        "  ".join([*([_drawn(one)] if live else []), *(["failed"] if one.state == "failed" else []), *_goes_on(one)]),
     )
 
 
@@ -121,7 +121,14 @@ def _round_name(one: RoundReport) -> str:
 def _progress(one: RoundReport) -> list[str]:
     part = share(one.sent_bytes, one.expected_bytes)
     known = [f"of {size(one.expected_bytes)}", f"{100 * part:.0f} %"] if part is not None else []
-    return [one.state, size(one.sent_bytes), *known, rate(one.rate_bytes_per_s)]
+    return [one.state, size(one.sent_bytes), *known, rate(one.rate_bytes_per_s), *_goes_on(one)]
+
+
+def _goes_on(one: RoundReport) -> list[str]:
+    """From where a stream that broke is gone on with."""
+    if one.arrived_bytes is None:
+        return []
+    return [f"{'went' if one.state in ('done', 'failed') else 'goes'} on after {size(one.arrived_bytes)}"]
 
 
 def _forecast(told: Forecast | None) -> str:

@@ -153,6 +153,17 @@ def test_a_common_point_gives_a_round() -> None:
     assert always.freeze
 
 
+def test_the_rest_of_a_broken_stream_leads_to_no_cutover() -> None:
+    """Its point is as old as the break was long, so a round comes after it, held or not, however little is foreseen."""
+    facts, history = both(serving("a", point(1)), based(1)), ready(small_rounds())
+    rest = replace(history.rounds[-1], dirty_s=None, arrived_bytes=5_000_000)
+    resumed = replace(history, rounds=(*history.rounds, rest))
+    for policy in (POLICY, replace(POLICY, hold=True)):
+        assert isinstance(decide_rebuild(facts, policy, resumed), Round)
+    after = replace(resumed, rounds=(*resumed.rounds, replace(rest, arrived_bytes=None)))
+    assert isinstance(decide_rebuild(facts, POLICY, after), Cutover)
+
+
 def test_small_rounds_lead_to_the_cutover() -> None:
     """When P90 fits the budget less the undo, the target is made ready, one more round is shipped, and it cuts."""
     facts = both(serving("a", point(1)), based(1))

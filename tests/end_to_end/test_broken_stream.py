@@ -48,4 +48,5 @@ def test_a_seed_that_broke_goes_on(pair: Pair) -> None:
     goes_on = isinstance(pair.world, Machines)
     assert [seed["resume"] is not None for seed in seeds] == [False, goes_on]
     assert (sent < seeds[0]["expected_bytes"] - BROKEN_AT / 2) == goes_on
+    assert (result.document["rounds"][0]["arrived_bytes"] is not None) == goes_on
     nothing_lost(pair, clients, "db1", "db2")

@@ -43,7 +43,14 @@ FULL = RoundReport(
 )
 ROUNDS = (
     FULL,
-    RoundReport(number=1, state="done", sent_bytes=11 * GIB, rate_bytes_per_s=290.0 * MIB, elapsed_ms=38_840),
+    RoundReport(
+        number=1,
+        state="done",
+        sent_bytes=8 * GIB,
+        arrived_bytes=3 * GIB,
+        rate_bytes_per_s=290.0 * MIB,
+        elapsed_ms=28_250,
+    ),
     RoundReport(number=2, state="done", sent_bytes=310 * MIB, rate_bytes_per_s=298.0 * MIB, elapsed_ms=1_040),
     RoundReport(number=3, expected_bytes=24 * MIB, sent_bytes=17 * MIB, rate_bytes_per_s=290.0 * MIB, elapsed_ms=59),
 )

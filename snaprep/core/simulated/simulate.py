@@ -254,6 +254,7 @@ def _learn(run: _Run, facts: Facts, action: Seed | Round, results: Mapping[str, 
         total_s=total_s,
         dirty_s=run.taken_s - since_s if run.taken_s and since_s and isinstance(action, Round) else None,
         log_bytes_per_s=bytes_per_s(before, history.now_s, logged),
+        arrived_bytes=action.resume.received_bytes if action.resume is not None else None,
     )
     run.trace.history = replace(history, rounds=(*history.rounds, done), last_round_end_s=run.world.now_s)
 
