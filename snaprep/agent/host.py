@@ -129,23 +129,31 @@ class AgentHost:
     # -- facts ---------------------------------------------------------------------------------------------------
 
     def facts(self) -> HostFacts:
-        """Everything that `decide` reads of this host. Raises `privilege`: an ordinary user would see half of it."""
+        """Everything that `decide` reads of this host. Raises `privilege`: an ordinary user would see half of it.
+
+        A database that cannot be looked into is told from outside, with the reason as the error: it may well serve.
+        """
         need_root()
         spec, guarded, feed = self.spec, self.guarded(), under_way(self.spec.pair)
         # A session that comes while a replica is taken down and booted for its feed would open it.
         fed = EngineState.REPLICA if feed is not None and self.engine.replication.is_replica else ""
+        try:
+            engine, why_not = self.engine.facts(guarded or fed), None
+        except CheckFailed as refused:
+            engine, why_not = self.engine.outside(), refused.info
         return HostFacts(
             name=spec.name,
             boot_id=boot_id(),
             clock_s=time.time(),
             volume=self.volume.facts(),
-            engine=self.engine.facts(guarded or fed),
+            engine=engine,
             live_name=spec.dataset,
             mountpoint=spec.mountpoint,
             owner=self.owner(),
             held_by=None if self.locked else locks.holder("pair", spec.pair),
             guarded=guarded,
             feed=feed,
+            error=why_not,
         )
 
     def rests(self) -> Rests:

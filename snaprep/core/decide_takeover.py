@@ -5,7 +5,7 @@ from __future__ import annotations
 from snaprep.core.action import Action, Done, Refuse, TakeOver
 from snaprep.core.model import OPEN_STATES, REPLICA_STATES, EngineState, Facts, History, HostFacts, ImageRole, Policy
 from snaprep.core.refusals import error, key_missing, primary_answers, unseen
-from snaprep.core.who import describe, stands_apart
+from snaprep.core.who import closed_to_us, describe, stands_apart
 
 
 def decide_takeover(
@@ -19,6 +19,7 @@ def decide_takeover(
         return Refuse(error=error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
     reachable = [h for h in facts.hosts if not h.error]
     answering = [h for h in reachable if _answers(h) or _idle_primary(h)]
+    answering += [h for h in facts.hosts if h.error and closed_to_us(h)]  # it was seen to be open, for others
     if history.taken_over and answering:
         return Done(serving=answering[0].name)
     halfway = [h for h in reachable if _promoted_halfway(h)]

@@ -151,7 +151,7 @@ class HostFacts:
     held_by: RunInfo | None = None
     guarded: str = ""  # what the guard keeps at present: "", "frozen", "gated"
     feed: FeedFacts | None = None  # one that is on its way
-    error: ErrorInfo | None = None  # why this host told nothing; None when it did
+    error: ErrorInfo | None = None  # why this host told nothing, or could not look into its database
 
     @property
     def live(self) -> Image | None:

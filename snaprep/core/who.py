@@ -105,9 +105,13 @@ def servers(facts: Facts) -> tuple[str, ...]:
     return (idle[0].name,) if len(idle) == 1 and idle[0].stands_at_path else ()
 
 
+def closed_to_us(host: HostFacts) -> bool:
+    """Its database is open in a process that does not answer us; it may well answer others."""
+    return host.engine.state is EngineState.UNKNOWN and not stands_apart(host)
+
+
 def _closed_to_us(facts: Facts) -> tuple[str, ...]:
-    """Hosts whose database is open in a process that does not answer us; it may well answer others."""
-    return tuple(h.name for h in facts.hosts if h.engine.state is EngineState.UNKNOWN and not stands_apart(h))
+    return tuple(h.name for h in facts.hosts if closed_to_us(h))
 
 
 def _halted(host: HostFacts) -> bool:
@@ -168,7 +172,8 @@ def judged(info: ErrorInfo, facts: Facts, *, acted: bool) -> ErrorInfo:
 def describe(host: HostFacts) -> str:
     """One host's position, as a line under an error."""
     if host.error:
-        return f"{named(host.error, host.name).what} [{host.error.id}]"
+        note = f"; {host.engine.note}" if host.engine.note else ""
+        return f"{named(host.error, host.name).what} [{host.error.id}]{note}"
     claim = "last known as primary" if host.claims_primary else "no mark of a primary"
     newest = host.live.newest if host.live else None
     snapshot = f", newest snapshot {newest.name}" if newest else ""

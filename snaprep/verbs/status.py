@@ -89,8 +89,9 @@ def _alarm(facts: Facts) -> ErrorInfo | None:
             details=tuple(describe(h) for h in facts.hosts),
         )
     reasons = [h.error for h in facts.hosts if h.error]
-    if len(reasons) == len(facts.hosts):
-        return replace(reasons[0], serving=serving(facts), details=tuple(map(describe, facts.hosts)))
+    untold = [h.error for h in facts.hosts if h.error and h.engine.state is not EngineState.ABSENT]
+    if untold or len(reasons) == len(facts.hosts):  # it may serve all the same
+        return replace((*untold, *reasons)[0], serving=serving(facts), details=tuple(map(describe, facts.hosts)))
     if not taking and not any(_idle(h) for h in facts.hosts):
         return ErrorInfo(
             id="nobody-serves",

@@ -536,10 +536,11 @@ def test_an_abort_ends_what_was_not_begun() -> None:
         both(serving("a"), serving("b")),
         both(with_engine(serving("a"), state=EngineState.CLOSED), alone()),
         both(with_engine(serving("a"), state=EngineState.GATED), alone()),
+        both(replace(with_engine(serving("a"), state=EngineState.UNKNOWN), error=ErrorInfo("encrypted", "x")), alone()),
     ],
 )
 def test_a_primary_that_answers_is_left_alone(facts: Facts) -> None:
-    """Open, idle or gated: it is alive."""
+    """Open, idle, gated, or open for others in a way that snaprep cannot look into: it is alive."""
     assert takeover_error(facts) == "primary-answers"
 
 

@@ -151,6 +151,8 @@ def test_a_position_is_a_line() -> None:
     """What stands under an ambiguous answer."""
     assert describe(replace(empty("b"), error=NO_ROUTE)) == "b: no route [host-unreachable]"
     assert describe(empty("b")) == "b: absent, generation 0, no mark of a primary"
+    noted = replace(with_engine(empty("b"), note="process 7 has it open"), error=NO_ROUTE)
+    assert describe(noted) == "b: no route [host-unreachable]; process 7 has it open"
     line = describe(with_engine(primary("a", point(1)), position_text="(3, 44)"))
     assert line == "a: primary, generation 1, last known as primary, at (3, 44), newest snapshot snaprep-p-r-001"
 

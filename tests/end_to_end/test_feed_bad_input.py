@@ -96,7 +96,7 @@ def test_a_full_target(fed: Fed) -> None:
 
 
 def test_an_encrypted_database(fed: Fed) -> None:
-    """An encrypted database is refused before anything is touched."""
+    """An encrypted database is refused before anything is touched, and `status` does not say that nobody serves."""
     source = fed.source
     source.zfs("create", "-o", "mountpoint=/srv/secret", "-o", "canmount=noauto", "tank/secret")
     source.zfs("mount", "tank/secret")
@@ -110,6 +110,10 @@ def test_an_encrypted_database(fed: Fed) -> None:
     assert (refused.code, refused.error_id) == (3, "encrypted"), refused
     assert source.zfs("get", "-H", "-s", "local", "-o", "property,value", "all", "tank/secret") == before
     assert "tank/secret" not in fed.target.zfs("list", "-H", "-o", "name").split()
+    status = secret.snaprep("status")
+    assert (status.code, status.error_id) == (3, "encrypted"), status
+    assert status.document["serving"] == "db1 has its database open, but does not let snaprep in to look"
+    assert f"listens on port {DERBY_PORT}" in status.document["error"]["details"][0]
 
 
 def test_another_version_of_the_engine(fed: Fed) -> None:

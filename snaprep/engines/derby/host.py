@@ -54,6 +54,10 @@ class DerbyHost:
         """What the database is doing, without opening it when nobody has."""
         return self.state.facts(guarded)
 
+    def outside(self) -> EngineFacts:
+        """What can be told where `facts` has refused to look."""
+        return self.state.outside()
+
     def check(self, *, as_target: bool) -> list[Finding]:
         """What of the server and the database could stop a run. Changes nothing, opens nothing."""
         return check.findings(self.state, as_target=as_target)

@@ -75,6 +75,26 @@ class State:
             return replace(base, state=EngineState.GATED, gate_saved=True) if away else base
         return self._open_facts(base)
 
+    def outside(self) -> EngineFacts:
+        """What the lock tells of a database that `facts` refuses to look into: whether it is open, in which process.
+
+        Nobody connects: where it is closed, that would open it, or try to.
+        """
+        server_pid, opened_by = self.session.server_pid, files.locked_by(self.session.directory)
+        if not files.is_database(self.session.directory):
+            return EngineFacts(server_up=server_pid is not None, server_pid=server_pid)
+        note = ""
+        if opened_by is not None:
+            note = f"process {opened_by} has it open" if opened_by else "a process that cannot be seen has it open"
+        if opened_by is not None and opened_by == server_pid:
+            note += f" and listens on port {self.session.spec.port}"
+        return EngineFacts(
+            state=EngineState.CLOSED if opened_by is None else EngineState.UNKNOWN,
+            server_up=server_pid is not None,
+            server_pid=server_pid,
+            note=note,
+        )
+
     def _server_version(self, pid: int | None) -> str:
         """Looked up once for each process: it is read from its jar."""
         if pid is not None and self._version[0] != pid:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from snaprep.core.errors import CheckFailed
+from snaprep.core.model import EngineState
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby.client import DerbyClient
+from snaprep.engines.derby.client import DerbyClient, SqlError
 from snaprep.engines.derby.host import DerbyHost
 from tests.engines.derby import server as derby
 
@@ -147,7 +148,7 @@ def test_log_apart(server: derby.Server, client: DerbyClient, host: Callable[...
 
 
 def test_encrypted(new_server: NewServer, client: DerbyClient, host: Callable[..., DerbyHost]) -> None:
-    """An encrypted database is refused before anything is read from its log."""
+    """An encrypted database is refused before its log is read; whether it is open, and where, is told all the same."""
     server = new_server()
     key = {"bootPassword": "0123456789abcdef"}
     url = server.url("bank", ";create=true;dataEncryption=true")
@@ -156,12 +157,22 @@ def test_encrypted(new_server: NewServer, client: DerbyClient, host: Callable[..
     assert levels(looked)["encrypted"] == "fail"
     with pytest.raises(CheckFailed, match="encrypted"):
         looked.facts()
+    seen = looked.outside()
+    assert (seen.state, seen.server_up, seen.server_pid) == (EngineState.UNKNOWN, True, server.pid)
+    assert seen.note == f"process {server.pid} has it open and listens on port {server.port}"
+    with pytest.raises(SqlError, match="08006"):
+        client.open("shutdown", server.url("bank", ";shutdown=true"), "app", "secret", CREATE_S)
+    assert (looked.outside().state, looked.outside().note) == (EngineState.CLOSED, "")
+    with pytest.raises(SqlError, match="XJ040"):  # nobody opens it without its key
+        client.open("bank", server.url(), "app", "secret", CREATE_S)
+    assert looked.outside().state is EngineState.CLOSED
 
 
 def test_what_is_missing(host: Callable[..., DerbyHost], tmp_path: Path) -> None:
     """No server, no Java and no client are failures with a hint, not accidents."""
     nobody = derby.Server(tmp_path, derby.free_port())
     assert levels(host(nobody))["engine-down"] == "fail"
+    assert (host(nobody).outside().state, host(nobody).outside().server_up) == (EngineState.ABSENT, False)
     assert levels(host(nobody, java="no-such-java"))["no-java"] == "fail"
     lacking = DerbyHost(DerbySpec(database=str(tmp_path / "bank"), port=nobody.port, classpath=("/no/such.jar",)))
     assert levels(lacking)["no-derby-client"] == "fail"
