@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.machines.world import Machines
+from tests.rig.node import Pace
 
 if TYPE_CHECKING:
     from tests.rig.pair import Pair
@@ -32,8 +33,12 @@ def shipped(pair: Pair) -> dict[str, Any]:
 
 
 def near(said: dict[str, Any], real: dict[str, Any]) -> bool:
-    """Bytes and milliseconds are within 30 % of what they were."""
-    pairs = ((said["step_bytes"], real["sent_bytes"]), (said["time_ms"], real["elapsed_ms"]))
+    """Bytes and milliseconds are within 30 % of what they were; bytes alone where the hosts are emulated: how long they
+    take depends on what else this machine does.
+    """
+    pairs = [(said["step_bytes"], real["sent_bytes"])]
+    if Pace.slowness == 1.0:
+        pairs.append((said["time_ms"], real["elapsed_ms"]))
     return all(a is not None and (1 - TOLERANCE) * b < a < (1 + TOLERANCE) * b for a, b in pairs)
 
 
