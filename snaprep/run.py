@@ -25,7 +25,9 @@ from snaprep.core.refresh import decide_refresh
 from snaprep.core.report import Report, SwitchQuestion, TakeOverQuestion
 from snaprep.core.spec import Pair
 from snaprep.journal import Journal, fields_of
-from snaprep.loop import Decide, Run
+from snaprep.loop import tell
+from snaprep.loop.loop import Decide, loop
+from snaprep.loop.state import Run
 from snaprep.observe import observe
 from snaprep.session import Session
 from snaprep.verbs.check import check
@@ -151,9 +153,9 @@ def _carry_out(
             if ends_follower:
                 end_follower(session, sink)
             session.lock(journal.run, verb, [h.name for h in pair.hosts] if databases else ())
-            report = run.loop(decide_next)
+            report = loop(run, decide_next)
         except SnaprepError as error:
-            report = run.failed(error)
+            report = tell.failed(run, error)
         journal.append("end", state=str(report.state), error=report.error)
         session.keep_journal(report.target, journal.path)
         return report

@@ -35,12 +35,8 @@ ARROWS: dict[str, set[str]] = {
     "session": {"core", "host", "agent.link"},
     "observe": {"core", "session"},
     "act": {"act", "core", "engines.base", "host.base", "session"},
-    "loop": {"act", "control", "core", "feeding", "journal", "observe", "session"},
     # What acts names the recipes of the engine that a pair asks for; nothing else of an engine.
-    "feeding": {"act", "control", "core", "engines.derby.recipe", "journal", "patience", "session"},
-    "patience": {"act", "control", "core", "hearing", "journal", "session"},
-    "hearing": {"act", "control", "core", "journal", "session", "telling"},
-    "telling": {"act", "control", "core", "observe", "session"},
+    "loop": {"act", "control", "core", "engines.derby.recipe", "journal", "loop", "observe", "session"},
     "verbs": {
         "act",
         "control",

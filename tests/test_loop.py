@@ -22,8 +22,10 @@ from snaprep.core.perform import Performed, Rests, StepDone, rests
 from snaprep.core.recipe import Step
 from snaprep.core.report import Report, RoundReport, RunState
 from snaprep.journal import Journal
-from snaprep.loop import Run
-from snaprep.patience import RETRIES_OF_A_KIND
+from snaprep.loop import tell
+from snaprep.loop.loop import loop
+from snaprep.loop.patience import RETRIES_OF_A_KIND
+from snaprep.loop.state import Run
 from snaprep.session import Session
 from tests.core.facts import AB, both, empty, host, point, serving, with_engine
 from tests.core.models import PAIR
@@ -123,9 +125,9 @@ def run_of(
     journal = Journal.open("model", run="r1")
     run = Run(session, Policy(), Quiet(), Control(), journal, verb)
     try:
-        return run, run.loop(decide)
+        return run, loop(run, decide)
     except SnaprepError as error:
-        return run, run.failed(error)
+        return run, tell.failed(run, error)
 
 
 def kinds(run: Run) -> list[str]:
@@ -211,8 +213,8 @@ def test_a_lost_host_is_waited_for_by_a_run_that_has_begun(
     reach: dict[str, list[Agent | SnaprepError]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two tries fail, the third finds it again, and the run goes on."""
-    monkeypatch.setattr("snaprep.patience._UNSEEN_PAUSE_S", 0.01)
-    monkeypatch.setattr("snaprep.patience._RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr("snaprep.loop.patience._UNSEEN_PAUSE_S", 0.01)
+    monkeypatch.setattr("snaprep.loop.patience._RETRY_PAUSE_S", 0.01)
     reach.update(
         a=[Agent("a", BEFORE.hosts[0])],
         b=[Agent("b", BEFORE.hosts[1], dies=True), GONE, GONE, Agent("b", BEFORE.hosts[1])],
@@ -260,7 +262,7 @@ def test_an_action_rests_on_what_was_seen(
     reach: dict[str, list[Agent | SnaprepError]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first call of an action to each host says what it was decided on; `stale` means: look and decide again."""
-    monkeypatch.setattr("snaprep.patience._RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr("snaprep.loop.patience._RETRY_PAUSE_S", 0.01)
     agent = Agent("a", serving("a"))
     reach.update(a=[agent], b=[Agent("b", empty("b"))])
     perform, answers = agent.perform, [Stale("stale", "the host was booted since")]
@@ -289,7 +291,7 @@ def test_breaks_are_counted_since_the_same_last_went_well(
     """A run bears any number of breaks when what broke goes well the next time; one that only other actions come
     between ends the run.
     """
-    monkeypatch.setattr("snaprep.patience._RETRY_PAUSE_S", 0.0)
+    monkeypatch.setattr("snaprep.loop.patience._RETRY_PAUSE_S", 0.0)
     agent = Agent("a", serving("a"))
     reach.update(a=[agent], b=[Agent("b", empty("b"))])
     perform, breaks = agent.perform, [True, False] * (RETRIES_OF_A_KIND + 1)
@@ -401,7 +403,7 @@ def test_after_bytes_were_shipped_nothing_was_touched_is_not_said(
     with Session.open(PAIR) as session:
         session.acted = True
         run = Run(session, Policy(), Quiet(), Control(), Journal.open("model", run="r1"), "rebuild")
-        run.memory.report = replace(run.memory.report, rounds=(RoundReport(number=0, kind="full"),) * shipped)
-        report = run.loop(lambda _f, _p, _h: Refuse(error=refused))
+        run.report = replace(run.report, rounds=(RoundReport(number=0, kind="full"),) * shipped)
+        report = loop(run, lambda _f, _p, _h: Refuse(error=refused))
     assert report.error is not None
     assert (report.error.exit_code, report.state) == (code, state)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from snaprep.act.interpreter import Interpreter
-from snaprep.core.model import Facts, History, HostFacts, Policy
-from snaprep.core.report import Report, RoundReport
+from snaprep.core.model import Facts, HostFacts, Policy
+from snaprep.core.report import RoundReport
 from snaprep.core.spec import Pair
 from snaprep.engines.base import EngineRecipe
 from snaprep.session import Session
@@ -36,21 +35,3 @@ class Context:
     def point_name(self) -> str:
         """A snapshot name: ours by its prefix, never used before."""
         return f"snaprep-{self.pair.name}-{self.run}-{self.number():03d}"
-
-
-@dataclass(slots=True)
-class Memory:
-    """What the loop keeps between two actions."""
-
-    history: History
-    report: Report
-    preflown: bool = False  # what a cutover needs was proven by this run
-    taken_s: float | None = None  # the sender's clock at this run's newest snapshot
-    logged: tuple[float, int] | None = None  # when the source was last looked at for a round, and its log by then
-    numbers: int = 0
-    failures: int = 0  # in a row
-    failures_of: Counter[type] = field(default_factory=Counter)  # each kind of action, since it last went well
-    unseen_since_s: float | None = None  # a host that was reached before cannot be reached
-    held_because: str = ""  # the reason that the journal knows
-    same: tuple[object, ...] = ()  # what the last action was about, and how often in a row it succeeded
-    same_times: int = 0
