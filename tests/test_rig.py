@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.rig import check, workload
+from tests.rig.cuts import Counted, Piece, count
 from tests.rig.host import POOL
 from tests.rig.node import RigError, alive, wait_until
 from tests.rig.workload import Commit
@@ -303,3 +304,17 @@ def test_nothing_outlives_a_crash(rig_tools: None, tmp_path: Path) -> None:
     wait_until(lambda: left_of(directory) == [], "end of the world", 10)
     sweep(tmp_path)
     assert not directory.exists()
+
+
+def test_bytes_that_were_sent_twice() -> None:
+    """Of a stream that broke, what had not arrived was sent for nothing; all of it, where it was sent anew."""
+    tried = (
+        Piece(number=1, arrived_bytes=None, sent_bytes=100, done=True),
+        Piece(number=2, arrived_bytes=None, sent_bytes=50, done=False),
+        Piece(number=2, arrived_bytes=40, sent_bytes=30, done=False),
+        Piece(number=2, arrived_bytes=65, sent_bytes=35, done=True),
+        Piece(number=3, arrived_bytes=None, sent_bytes=20, done=False),
+        Piece(number=3, arrived_bytes=None, sent_bytes=90, done=True),
+        Piece(number=4, arrived_bytes=None, sent_bytes=70, done=False),
+    )
+    assert count(tried) == Counted(rounds=3, breaks=3, most_in_one=2, sent_bytes=325, twice_bytes=35)

@@ -11,6 +11,8 @@ followers   two replicas fed from one primary: one stands still for --runs secon
 catch-up    --runs MB of log, written while the replica was away
 power       two machines; one of them loses its power at each of several places of a run, and boots again
 power-namespaces  the same with hosts in namespaces: in minutes, and without a kernel that dies
+cuts        two machines; a held rebuild of --runs rounds, whose streams are cut at random places every few rounds
+cuts        two machines; a held rebuild of --runs rounds, whose streams are cut at random places every few rounds
 simulation  random histories against the decisions and recipes, in the model world
 """
 
@@ -19,14 +21,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.machines.world import Machines
-from tests.rig import aftermath, feeding, harm, measure, power, storm
+from tests.rig import aftermath, cuts, feeding, harm, measure, power, storm
 from tests.rig.derby import create_bank
 from tests.rig.measure import Lost, Window
 from tests.rig.node import RigError
@@ -218,6 +222,27 @@ def soak_storm(runs: int, tally: Tally) -> None:
     tally.bound(files, held=done.log_files <= storm.LOG_FILES_MOST)
 
 
+def soak_cuts(runs: int, tally: Tally) -> None:
+    """So many rounds in one run."""
+    seed = time.time_ns() % 1_000_000
+    say(f"seed {seed}")
+    with Machines.start(pool_mb=cuts.POOL_MB) as world:
+        bank = create_bank(world["db1"], size_mb=cuts.BANK_MB, properties={"recordsize": cuts.RECORD})
+        pair = Pair(world, bank, changes=cuts.CHANGES)
+        with pair.writers(rate=cuts.RATE) as clients:
+            clients.wait_for(5)
+            sent = cuts.cut_and_end(pair, clients, runs, random.Random(seed), say)  # noqa: S311 (dice)
+            clients.wait_for(5)
+            clients.stop()
+        aftermath.nothing_lost(pair, clients, "db1", "db2")
+    tally.gaps_s.append(clients.gaps().worst_s)
+    tally.figures.update(asdict(sent), seed=seed)
+    tally.bound(f"{sent.rounds} rounds, {len(clients.acked())} commits, nothing lost", held=sent.rounds >= runs)
+    tally.bound(f"{sent.breaks} streams broke, at most {sent.most_in_one} times each", held=sent.breaks > 0)
+    twice = f"{sent.twice_bytes / 1e6:.2f} of {sent.sent_bytes / 1e6:.1f} MB were sent twice"
+    tally.bound(f"{twice}: {100 * sent.twice:.1f} % < 5 %", held=sent.twice < cuts.TWICE_MOST)
+
+
 def soak_simulation(runs: int, tally: Tally) -> None:
     """More of the histories that the ordinary tests run too."""
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", HISTORIES]
@@ -237,6 +262,7 @@ SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
     "storm": (soak_storm, 10),
     "followers": (feeding.soak_followers, 60),
     "catch-up": (feeding.soak_catch_up, 2000),
+    "cuts": (soak_cuts, 200),
     "simulation": (soak_simulation, 20_000),
 }
 
