@@ -29,7 +29,7 @@ LIMIT = "1MB/s"  # so that a stream takes a few seconds, and its sender never ru
 CHANGES = {"rounds": {"hold_pace": "1s"}, "feed": {"lane": "pages"}}
 EVERY = (3, 8)  # rounds from one cut to the next
 AGAIN = 0.25  # of the streams are cut once more when they were gone on with
-WITHIN_S = (1.0, 5.0)  # after the order to send, on emulated machines: a cut comes at a random moment of the stream
+WITHIN_S = 3.0  # of the first sign of bytes, on emulated machines: a cut comes at a random moment of the stream
 ROUNDS_S = 120.0  # for the rounds up to the next cut
 ENDS_S = 120.0
 TWICE_MOST = 0.05
@@ -106,12 +106,9 @@ def cut_and_end(pair: Pair, clients: Workload, rounds: int, dice: random.Random,
     running = pair.start("rebuild", "--hold", "--limit", LIMIT)
     number = dice.randint(*EVERY)
     while number < rounds:
-        running.wait_event(partial(_tells, number, "sending"), ROUNDS_S)
-        cut(pair, running, number, dice)
+        cut(pair, running, number, dice, again=False)
         if dice.random() < AGAIN:
-            told = running.wait_event(partial(_goes_on_or_ended, number), ROUNDS_S)
-            if told["state"] == "sending":
-                cut(pair, running, number, dice)
+            cut(pair, running, number, dice, again=True)
         say(_shown(running, number))
         number += dice.randint(*EVERY)
     running.wait_event(partial(_tells, rounds, "done"), ROUNDS_S)
@@ -123,12 +120,14 @@ def cut_and_end(pair: Pair, clients: Workload, rounds: int, dice: random.Random,
     return count(pieces(running.events()))
 
 
-def cut(pair: Pair, running: Running, number: int, dice: random.Random) -> None:
-    """Kill one end of a stream at a random moment of it, or of its connection; too late when it has ended."""
-    victim = dice.choice(tuple(VICTIMS))
-    name, pattern = VICTIMS[victim]
+def cut(pair: Pair, running: Running, number: int, dice: random.Random, *, again: bool) -> None:
+    """Kill one end of a stream at a random moment of it, or of its connection; too late when it has ended. `again` is
+    after it was gone on with.
+    """
+    running.wait_event(partial(_moves_or_ended, number, again), ROUNDS_S)
     begun = len(running.events())
-    time.sleep(dice.uniform(*WITHIN_S))
+    time.sleep(dice.uniform(0, WITHIN_S))
+    name, pattern = VICTIMS[dice.choice(tuple(VICTIMS))]
     while not any(_tells(number, state, e) for e in running.events()[begun:] for state in ("done", "failed")):
         if not running.running:
             raise RigError(f"the run ended in round {number}: {running.wait(5)}")
@@ -147,6 +146,8 @@ def _tells(number: int, state: str, event: dict[str, Any]) -> bool:
     return event["event"] == "round" and (event["number"], event["kind"], event["state"]) == (number, "delta", state)
 
 
-def _goes_on_or_ended(number: int, event: dict[str, Any]) -> bool:
-    goes_on = _tells(number, "sending", event) and event["arrived_bytes"] is not None
-    return goes_on or _tells(number, "done", event)
+def _moves_or_ended(number: int, again: bool, event: dict[str, Any]) -> bool:  # noqa: FBT001 (a partial's)
+    moving = event.get("round") if event["event"] == "progress" else None
+    if moving and (moving["number"], moving["kind"]) == (number, "delta"):
+        return moving["sent_bytes"] > 0 and (moving["arrived_bytes"] is not None) == again
+    return _tells(number, "done", event)

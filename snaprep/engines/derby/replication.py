@@ -6,6 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from snaprep.agent.process import patient_s
 from snaprep.core.errors import CheckFailed, Stopped
 from snaprep.core.model import EngineState
 from snaprep.engines.base import Quiesced
@@ -58,7 +59,7 @@ class Replication:
         listening = {"slaveHost": self.session.spec.listen_address, "slavePort": str(self.session.spec.listen_port)}
         url = self.session.url(startSlave="true", **listening)
         self._armed = self.session.client.begin_open("replica", url, self.session.spec.user, self.session.spec.password)
-        ends = time.monotonic() + deadline_s
+        ends = time.monotonic() + patient_s(deadline_s)
         while not self._listens():
             if self._armed.done() or time.monotonic() > ends:
                 raise Stopped("replica-not-armed", f"the replica does not listen: {answer_of(self._armed)}")
