@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Progress: `rate_bytes_s` is that of the last interval."""
+    """Progress: `rate_bytes_s` is that of the last interval; of a stream that broke, of all it had."""
 
     part: str
     total_bytes: int
@@ -137,8 +137,10 @@ class Flow:
 
     def _tell(self) -> None:
         now = time.monotonic()
-        if now - self._told[0] >= self.limits.progress_s:
-            self.tell_moved()
+        told_s, told_bytes = self._told
+        if now - told_s >= self.limits.progress_s:
+            self._told = (now, self.total_bytes)
+            self._tell_moved((self.total_bytes - told_bytes) / (now - told_s))
         if self.between_frames and now - self._alive_s > min(5.0, self.limits.stall_s / 4):
             self._alive_s = now
             try:
@@ -148,13 +150,13 @@ class Flow:
             except OSError as error:
                 raise self.lost(str(error)) from error
 
-    def tell_moved(self) -> None:
-        now = time.monotonic()
-        told_s, told_bytes = self._told
-        self._told = (now, self.total_bytes)
+    def tell_end(self) -> None:
+        """How far a stream came that goes no further, at the rate of the whole of it."""
+        self._tell_moved(self.total_bytes / max(time.monotonic() - self.began_s, 1e-3))
+
+    def _tell_moved(self, rate_bytes_s: float) -> None:
         if self._on_progress is not None:
-            rate = (self.total_bytes - told_bytes) / max(now - told_s, 1e-3)
-            self._on_progress(Moved(self.part, self.total_bytes, now - self.began_s, rate))
+            self._on_progress(Moved(self.part, self.total_bytes, time.monotonic() - self.began_s, rate_bytes_s))
 
     # -- moving --------------------------------------------------------------------------------------------------
 

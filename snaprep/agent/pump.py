@@ -114,7 +114,7 @@ class _Sender:
             well = True
             return Sent(done, flow.total_bytes, time.monotonic() - flow.began_s, self._result)
         except SnaprepError as error:
-            flow.tell_moved()  # how far it came
+            flow.tell_end()
             raise self._explained(error) from error  # before the program is ended, which may take seconds
         finally:
             flow.close(well=well)

@@ -25,7 +25,7 @@ POOL_MB = 2048
 BANK_MB = 10
 RECORD = "32K"  # each small change is sent as a record of this size: few commits make a stream that has a middle
 RATE = 50.0  # of commits
-LIMIT = "1MB/s"  # so that a stream takes a few seconds, and its sender never runs far ahead
+LIMIT = "600KB/s"  # so that a stream takes a few seconds, and its sender never runs far ahead
 CHANGES = {"rounds": {"hold_pace": "1s"}, "feed": {"lane": "pages"}}
 EVERY = (3, 8)  # rounds from one cut to the next
 AGAIN = 0.25  # of the streams are cut once more when they were gone on with
@@ -33,6 +33,7 @@ WITHIN_S = 3.0  # of the first sign of bytes, on emulated machines: a cut comes 
 ROUNDS_S = 120.0  # for the rounds up to the next cut
 ENDS_S = 120.0
 TWICE_MOST = 0.05
+PROLOGUE_BYTES = 32 << 10  # more than what a stream that is gone on with has at its beginning: 28 344 by whole streams
 # What is killed on which host, as pkill finds it: either end of the stream, and either end of the connection.
 VICTIMS = {
     "sender": (SOURCE, "^zfs send "),
@@ -84,7 +85,7 @@ def pieces(events: Iterable[dict[str, Any]]) -> list[Piece]:
 def count(tried: Sequence[Piece]) -> Counted:
     """A stream's last piece says how much of it the ones before have brought; the rest of them was for nothing.
 
-    Of a stream that is still broken nobody knows that yet, so it is not counted.
+    Of a stream that is still broken nobody knows yet, so it is not counted.
     """
     whole = [piece for piece in tried if piece.done]
     ended = {piece.number for piece in whole}
@@ -95,8 +96,13 @@ def count(tried: Sequence[Piece]) -> Counted:
         breaks=len(broken),
         most_in_one=max(of_one.values(), default=0),
         sent_bytes=sum(piece.sent_bytes for piece in (*whole, *broken)),
-        twice_bytes=sum(p.sent_bytes for p in broken) - sum(p.arrived_bytes or 0 for p in whole),
+        twice_bytes=sum(p.sent_bytes for p in broken) - sum(_of_use_bytes(p, of_one) for p in whole),
     )
+
+
+def _of_use_bytes(whole: Piece, breaks: Counter[int]) -> int:
+    """What is not sent again of what had arrived, as the token counts it: with what each piece began with."""
+    return max(0, (whole.arrived_bytes or 0) - breaks[whole.number] * PROLOGUE_BYTES)
 
 
 def cut_and_end(pair: Pair, clients: Workload, rounds: int, dice: random.Random, say: Callable[[str], None]) -> Counted:
