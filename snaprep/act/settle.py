@@ -26,14 +26,14 @@ def verify(context: Context, action: Verify) -> tuple[str, ...]:
 
 
 def shared(context: Context, roles: Roles) -> Base | None:
-    """The newest common point; None where every base is a whole copy. Raises `no-common-base`."""
+    """The newest snapshot that both hold; None where every base is a whole copy. Raises `no-common-base`."""
     source, target = context.facts.host(roles.source), context.facts.host(roles.target)
     base = None
     if source.volume is not None and source.live is not None and target.volume is not None:
-        base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
+        base = lineage.common_snapshot(source.volume, source.live, target.volume, recv_name(target.live_name))
     if base is None and source.volume is not None and source.volume.copies:
         return None
-    if base is None or base.point.bookmark:
+    if base is None:
         raise VerifyFailed("no-common-base", "the two sides share no snapshot", hint="`snaprep rebuild` makes one")
     return base
 

@@ -97,17 +97,20 @@ def attached(source: HostFacts, target: HostFacts) -> bool:
 
 
 def _share(source: HostFacts, target: HostFacts) -> bool:
-    """The running replica and its primary have a point in common; without one it is not finished, see `GiveUp`.
+    """The running replica and its primary have a point in common, for an increment of either to the other; without one
+    it is not finished, see `GiveUp`.
 
     Where every base is a whole copy they never have.
     """
     assert source.volume is not None
     assert target.volume is not None
-    live = target.live
-    return source.volume.copies or (
-        live is not None
-        and lineage.common_base(target.volume, live, source.volume, recv_name(source.live_name)) is not None
-    )
+    if source.volume.copies:
+        return True
+    if source.live is None or target.live is None:
+        return False
+    there = lineage.common_snapshot(source.volume, source.live, target.volume, recv_name(target.live_name))
+    back = lineage.common_base(target.volume, target.live, source.volume, recv_name(source.live_name))
+    return there is not None and back is not None
 
 
 def _finish(roles: Roles, source: HostFacts, history: History) -> Action:

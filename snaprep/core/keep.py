@@ -105,8 +105,11 @@ def common_points(facts: Facts) -> Needed:
     for sender, receiver in (facts.hosts, facts.hosts[::-1]):
         if sender.volume is None or receiver.volume is None or sender.live is None:
             continue
-        base = lineage.common_base(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
-        if base is not None:
+        # Where a bookmark is the base the receiver's point is needed, and besides what both still hold as a snapshot.
+        for newest in (lineage.common_base, lineage.common_snapshot):
+            base = newest(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
+            if base is None:
+                continue
             needed |= {
                 (sender.name, base.source_image, base.point.name),
                 (receiver.name, base.target_image, base.target_point),

@@ -59,10 +59,22 @@ def common_base(source: VolumeFacts, sent: Image, target: VolumeFacts, recv_name
     A point that only sits in an image which was started is still good: the increment goes into a new clone of the point
     itself, never onto what the start has changed.
     """
+    return _newest_held(history(source, sent), target, recv_name)
+
+
+def common_snapshot(source: VolumeFacts, sent: Image, target: VolumeFacts, recv_name: str) -> Base | None:
+    """The same among what both hold as a snapshot: the source may have only the bookmark of a newer one left.
+
+    This one can be cloned on both sides, and a history that parts after it comes back from it.
+    """
+    return _newest_held(tuple(a for a in history(source, sent) if not a.point.bookmark), target, recv_name)
+
+
+def _newest_held(ancestors: tuple[Ancestor, ...], target: VolumeFacts, recv_name: str) -> Base | None:
     recv = target.image(recv_name)
     candidates = [recv] if recv else []
     candidates += [i for i in target.images if i.name != recv_name]
-    for ancestor in history(source, sent):
+    for ancestor in ancestors:
         for image in candidates:
             held = image.point(ancestor.point.guid)
             if held is None or held.guids != ancestor.point.guids:

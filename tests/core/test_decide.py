@@ -28,7 +28,7 @@ from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import CutoverTried, EngineFacts, EngineState, Facts, History, HostFacts, Policy, Transactions
 from snaprep.core.refresh import decide_refresh
-from snaprep.core.volume import ImageRole, Partial
+from snaprep.core.volume import ImageRole, Partial, Point
 from snaprep.core.who import serving as who_serves
 from tests.core.facts import (
     GIB,
@@ -311,6 +311,30 @@ def test_a_primary_that_runs_out_of_room_lives() -> None:
     action = decide_rebuild(both(full, host("b", error=NO_ROUTE)), POLICY, NEW)
     assert isinstance(action, GiveUp)
     assert (action.free_bytes, action.floor_bytes) == (5, GIB)
+
+
+def given_up(*points: Point) -> HostFacts:
+    """The primary of a running replica, with the bookmark of point 3 only, and these snapshots."""
+    left = replace(point(3, held=False), bookmark=True)
+    return with_engine(with_live(serving("a", *points), bookmarks=(left,)), replicating=True)
+
+
+def test_a_replica_without_a_common_snapshot_is_not_finished() -> None:
+    """A bookmark is a base for the way there, not for the way back; an older snapshot that was left is for both."""
+    action = decide_rebuild(both(given_up(), replica("b", point(1), point(3))), POLICY, NEW)
+    assert isinstance(action, Round)
+    assert action.base.point.bookmark
+    assert isinstance(decide_rebuild(both(given_up(point(1)), replica("b", point(1), point(3))), POLICY, NEW), Verify)
+
+
+def test_a_replica_without_a_base_for_increments_to_it_is_not_finished() -> None:
+    """It became the primary when its own base had been given up: only what it received later is common."""
+    recv = image("a/db.recv", ImageRole.RECV, point(7))
+    promoted = with_engine(serving("a", generation=1), replicating=True)
+    assert promoted.live is not None
+    source = with_volume(promoted, images=(promoted.live, recv))
+    action = decide_rebuild(both(source, replica("b", point(7))), POLICY, NEW)
+    assert isinstance(action, SetAside)
 
 
 def test_without_a_base_to_give_up_it_refuses() -> None:

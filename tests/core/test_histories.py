@@ -15,7 +15,7 @@ import pytest
 
 from snaprep.core.model import Policy
 from snaprep.core.simulated.faults import Fault, Kill
-from snaprep.core.simulated.look import bases, facts_of, violations
+from snaprep.core.simulated.look import common_now, used_bytes, violations
 from snaprep.core.simulated.simulate import Goal, Trace, rendered, simulate_run
 from snaprep.core.simulated.world import (
     Load,
@@ -51,6 +51,7 @@ class History:
             log_bytes_per_s=dice.choice([1e4, 1e6, 5e7]),
         )
         self.world = fresh_world(load)
+        self.world.bookmarks = dice.choice([True, False])
         self.world.link_bytes_per_s = dice.choice([2e6, 2e7, 1e8])
         self.policy = Policy(
             budget_ms=dice.choice([1500, 3000, 10_000]),
@@ -101,6 +102,7 @@ class History:
             self.later,
             self.someone_elses,
             self.space,
+            self.give_up,
             self.fail_over,
             self.stale,
         ]
@@ -118,9 +120,14 @@ class History:
         self.run("rebuild", self.faults())
 
     def someone_elses(self) -> None:
-        """A snapshot of somebody else's appears, and perhaps holds or stands in the way."""
+        """A snapshot of somebody else's appears, or somebody holds one of ours, so that it cannot be let go of."""
         host = self.world.hosts[self.random.choice("ab")]
         if host.live is None or host.live.content is None:
+            return
+        if host.live.points and self.random.random() < 0.5:
+            at = self.random.randrange(len(host.live.points))
+            host.live.points[at] = replace(host.live.points[at], held_by_others=True)
+            self.log.append(f"{host.live.points[at].name} on {host.name} is held by others")
             return
         name = f"daily-{self.world.counter}"
         point = PointState(name, self.world.new_id(), self.world.new_id(), host.live.content, ours=False)
@@ -143,6 +150,17 @@ class History:
             advance(world, 30)
 
         self.run("rebuild", (Fault(dice.randint(1, 40), meanwhile),))
+
+    def give_up(self) -> None:
+        """For the while of a run others fill the source's pool until the replica is given up, which may make room."""
+        host = self.world.hosts[self.world.clients_at]
+        host.other_bytes = 0
+        short_bytes = self.random.choice([1, 10**9])
+        left_bytes = host.size_bytes - used_bytes(self.world, host)
+        host.other_bytes = left_bytes - self.policy.floor_bytes + short_bytes
+        self.log.append(f"{host.name} lacks {short_bytes}")
+        self.run(self.random.choice(["rebuild", "follow"]), self.faults(), abort_after=self.random.randint(3, 8))
+        host.other_bytes = 0
 
     def fail_over(self) -> None:
         """The primary's host dies for good; somebody takes over, perhaps interrupted; the host comes back."""
@@ -194,7 +212,7 @@ class History:
         serving = world.hosts[world.clients_at]
         assert accepts(serving), self.log
         assert world.other(serving.name).server.mode == "replica", self.log
-        assert set(bases(facts_of(world))) == {"a", "b"}, self.log
+        assert set(common_now(world)) == {"a", "b"}, self.log
         assert all(p.ours for h in world.hosts.values() for i in h.images.values() for p in i.points if p.held), (
             self.log
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from snaprep.core.keep import OnHost, given_up, isolated_images, keeping
 from snaprep.core.model import HostFacts
 from snaprep.core.volume import Image, ImageRole
-from tests.core.facts import AB, NO_ROUTE, both, empty, host, image, point, replica, serving
+from tests.core.facts import AB, NO_ROUTE, both, empty, host, image, point, replica, serving, with_live
 
 
 def test_the_newest_common_point_is_held_and_older_ones_go() -> None:
@@ -39,6 +39,18 @@ def test_each_direction_keeps_its_own_point() -> None:
     assert plan.destroy_points == ()  # 1 is what clones stand on, 3 and 4 are the newest
     assert plan.destroy_images == ()
     assert plan.release == (OnHost("a", "a/db", "snaprep-p-r-001"), OnHost("b", "b/db.recv", "snaprep-p-r-001"))
+
+
+def test_beside_a_bookmark_the_newest_common_snapshot_stays() -> None:
+    """The receiver's copy of what the sender has only the bookmark of, and what both hold as a snapshot."""
+    left = replace(point(3, held=False), bookmark=True)
+    source = serving("a", point(1), point(2), point(9))
+    assert source.live is not None
+    source = with_live(source, bookmarks=(left,))
+    recv = image("b/db.recv", ImageRole.RECV, point(1), point(2), point(3), point(5))
+    plan = keeping(both(source, empty("b", recv)), AB, "p")
+    gone = {(p.host, p.point[-1]) for p in plan.destroy_points}
+    assert gone == {("a", "1"), ("a", "9"), ("b", "1")}
 
 
 def test_points_of_others_stay() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from snaprep.core import lineage
-from snaprep.core.lineage import common_base, history
+from snaprep.core.lineage import common_base, common_snapshot, history
 from snaprep.core.model import HostFacts
 from snaprep.core.volume import Image, ImageRole, Point, VolumeFacts
 from tests.core.facts import empty, image, point
@@ -83,6 +83,18 @@ def test_a_bookmark_is_a_base_by_its_age() -> None:
     base = common_base(volume(sent), sent, there, "b/db.recv")
     assert base is not None
     assert base.source_name == f"a/db@{point(2).name}"
+
+
+def test_a_bookmark_is_no_common_snapshot() -> None:
+    """What can be cloned on both sides is older than the base, where the source has only its bookmark left."""
+    left = replace(point(2, held=False), bookmark=True)
+    there = volume(image("b/db.recv", ImageRole.RECV, point(1), point(2)))
+    sent = image("a/db", ImageRole.LIVE, point(1), bookmarks=(left,))
+    base = common_snapshot(volume(sent), sent, there, "b/db.recv")
+    assert base is not None
+    assert (base.source_name, base.target_point, base.continues) == (f"a/db@{point(1).name}", point(1).name, False)
+    bare = replace(sent, points=())
+    assert common_snapshot(volume(bare), bare, there, "b/db.recv") is None
 
 
 def test_a_chain_that_leads_nowhere_ends() -> None:

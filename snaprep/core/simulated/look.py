@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.guard import PATIENCE_S
-from snaprep.core.lineage import Base, common_base
+from snaprep.core.lineage import Base, common_base, common_snapshot
 from snaprep.core.model import EngineFacts, EngineState, Facts, FeedFacts, HostFacts, KeptLog, Transactions, recv_name
 from snaprep.core.simulated.world import PATH, RESTART_S, HostState, ImageState, World, accepts
 from snaprep.core.volume import Image, Partial, Point, VolumeFacts
@@ -109,18 +109,26 @@ def _volume_facts(world: World, host: HostState) -> VolumeFacts:
         import_id=str(host.boots),
         free_bytes=host.size_bytes - used_bytes(world, host),
         size_bytes=host.size_bytes,
-        caps=frozenset({"copies", "always_there"} if world.copies else {"resume"}),
+        caps=_caps(world),
         images=tuple(_image(world, host, i) for i in host.images.values()),
     )
 
 
+def _caps(world: World) -> frozenset[str]:
+    if world.copies:
+        return frozenset({"copies", "always_there"})
+    return frozenset({"resume", "bookmarks"} if world.bookmarks else {"resume"})
+
+
 def _image(world: World, host: HostState, image: ImageState) -> Image:
+    there = {p.guid for p in image.points}
     parent = next((i for i in host.images.values() if any(p.guid == image.origin_guid for p in i.points)), None)
     return Image(
         name=image.name,
         role=image.role,
         ours=image.ours,
         points=tuple(Point(p.name, (p.guid,), p.txg, p.held, p.held_by_others) for p in image.points),
+        bookmarks=tuple(Point(b.name, (b.guid,), b.txg, bookmark=True) for b in image.bookmarks if b.guid not in there),
         origin=parent.name if parent else None,
         origin_guid=image.origin_guid,
         mounted_at=image.mounted or None,
@@ -151,13 +159,13 @@ def bases(facts: Facts) -> dict[str, Base]:
 
 
 def common_now(world: World) -> dict[str, int]:
-    """For each sender the age (createtxg there) of the newest common point, whether or not the hosts can be reached."""
+    """For each sender the age (createtxg there) of the newest common snapshot, whether or not the hosts answer."""
     volumes = {h.name: _volume_facts(world, h) for h in world.hosts.values()}
     found = {}
     for host in world.hosts.values():
         peer, mine = world.other(host.name), volumes[host.name]
         live = mine.image(host.live_name)
-        base = common_base(mine, live, volumes[peer.name], recv_name(peer.live_name)) if live else None
+        base = common_snapshot(mine, live, volumes[peer.name], recv_name(peer.live_name)) if live else None
         if base is not None:
             found[host.name] = base.point.createtxg
     return found

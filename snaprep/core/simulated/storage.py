@@ -59,8 +59,13 @@ def snapshot(world: World, host: HostState, *, image: str, name: str) -> dict[st
 
 
 def hold(world: World, host: HostState, *, image: str, point: str) -> None:
-    """`zfs hold`; held already is fine."""
+    """`zfs hold`; held already is fine. A live image's point is bookmarked, and older bookmarks of what is gone go."""
     _set_hold(host, image, point, held=True)
+    if world.bookmarks and image == host.live_name:
+        found = image_of(host, image)
+        there = {p.guid for p in found.points}
+        kept = point_of(found, point)
+        found.bookmarks = [*(b for b in found.bookmarks if b.guid in there and b.guid != kept.guid), kept]
 
 
 def release(world: World, host: HostState, *, image: str, point: str) -> None:
@@ -171,10 +176,12 @@ def send(
 ) -> dict[str, object]:
     """An incremental stream: unique pages since the base over the link's rate. Writers go on, unless gated.
 
+    The base may be a bookmark: what is sent is found by age alone.
     With a token half of it: how much had arrived plays no part in what may go wrong.
     """
     sent = point_of(image_of(host, image), point)
-    base = next((p for i in host.images.values() for p in i.points if p.guid == base_guid), None)
+    every = (p for i in host.images.values() for p in (*i.points, *i.bookmarks))
+    base = next((p for p in every if p.guid == base_guid), None)
     if base_guid is not None and base is None:
         raise Stale("base-gone", f"{host.name} has no snapshot {base_guid} any more")
     if base is None:

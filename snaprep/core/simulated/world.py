@@ -54,6 +54,7 @@ class ImageState:
     ours: bool = True  # created by a run of this pair
     content: Content | None = None
     points: list[PointState] = field(default_factory=list)
+    bookmarks: list[PointState] = field(default_factory=list)  # of points that may be gone
     origin_guid: int | None = None
     properties: dict[str, str] = field(default_factory=dict)
     mounted: str = ""  # where
@@ -130,6 +131,7 @@ class World:
     taken_over: bool = False
     given_up: bool = False
     copies: bool = False  # no snapshots: the caps `copies` and `always_there`
+    bookmarks: bool = False  # the cap
     fed: str = ""  # the host whose replica is fed by the other; empty: none is
     link_lost_at_s: float | None = None
     streams: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # stream -> (image, origin)
