@@ -6,12 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.rig import check, workload
-from tests.rig.cuts import PROLOGUE_BYTES, Counted, Piece, count
+from tests.rig.cuts import PROLOGUE_BYTES, Counted, Piece, count, pieces
 from tests.rig.host import POOL
 from tests.rig.node import RigError, alive, wait_until
 from tests.rig.workload import Commit
@@ -320,3 +320,18 @@ def test_bytes_that_were_sent_twice() -> None:
     )
     more = 2 * PROLOGUE_BYTES  # for each of the two that were gone on with
     assert count(tried) == Counted(rounds=3, breaks=3, most_in_one=2, sent_bytes=33 * mb, twice_bytes=4 * mb + more)
+
+
+def test_a_stream_that_failed_when_all_had_arrived() -> None:
+    """It is known by the next decision, which begins at what it brought; one that broke is begun at the same again."""
+
+    def told(second: int, state: str) -> dict[str, Any]:
+        figures = {"number": 7, "kind": "delta", "arrived_bytes": None, "sent_bytes": 9}
+        return {"at": f"10:00:0{second}", "event": "round", "state": state, **figures}
+
+    def decided(second: int, guid: int) -> dict[str, Any]:
+        return {"at": f"10:00:0{second}", "kind": "decision", "base": {"point": {"guids": [guid]}}}
+
+    events = [told(2, "sending"), told(3, "failed"), told(5, "failed"), told(7, "done")]
+    found = pieces(events, [decided(1, 1), decided(4, 1), decided(6, 2)])
+    assert [piece.done for piece in found] == [False, True, True]

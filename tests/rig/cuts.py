@@ -4,6 +4,7 @@ arrived, and ends by a cutover that is asked for.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ VICTIMS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One try at a stream: how much of it was there before, and what was sent now."""
+    """One try at a stream: how much of it was there before, what was sent now, and whether that was the rest."""
 
     number: int
     arrived_bytes: int | None
@@ -68,18 +69,27 @@ class Counted:
         return self.twice_bytes / self.sent_bytes if self.sent_bytes else 1.0
 
 
-def pieces(events: Iterable[dict[str, Any]]) -> list[Piece]:
-    """Of the rounds; the copy before them and what the cutover ships are left out."""
-    ended = [e for e in events if e["event"] == "round" and e["kind"] == "delta" and e["state"] in ("done", "failed")]
-    return [
-        Piece(
-            number=event["number"],
-            arrived_bytes=event["arrived_bytes"],
-            sent_bytes=event["sent_bytes"],
-            done=event["state"] == "done",
+def pieces(events: Iterable[dict[str, Any]], decided: Sequence[dict[str, Any]]) -> list[Piece]:
+    """Of the rounds; the copy before them and what the cutover ships are left out.
+
+    A try may fail when all of it has arrived; then the next decision, in the journal, begins at what it brought.
+    """
+    bases = [(d["at"], d["base"]["point"]["guids"]) for d in decided if d["kind"] == "decision" and d.get("base")]
+    found = []
+    for event in events:
+        if event["event"] != "round" or event["kind"] != "delta" or event["state"] not in ("done", "failed"):
+            continue
+        before = [guids for at, guids in bases if at <= event["at"]][-1:]
+        after = [guids for at, guids in bases if at > event["at"]][:1]
+        found.append(
+            Piece(
+                number=event["number"],
+                arrived_bytes=event["arrived_bytes"],
+                sent_bytes=event["sent_bytes"],
+                done=event["state"] == "done" or before != after != [],
+            )
         )
-        for event in ended
-    ]
+    return found
 
 
 def count(tried: Sequence[Piece]) -> Counted:
@@ -115,7 +125,7 @@ def cut_and_end(pair: Pair, clients: Workload, rounds: int, dice: random.Random,
         cut(pair, running, number, dice, again=False)
         if dice.random() < AGAIN:
             cut(pair, running, number, dice, again=True)
-        say(_shown(running, number))
+        say(_shown(number, _counted(pair, running)))
         number += dice.randint(*EVERY)
     running.wait_event(partial(_tells, rounds, "done"), ROUNDS_S)
     clients.wait_for(5)
@@ -123,7 +133,7 @@ def cut_and_end(pair: Pair, clients: Workload, rounds: int, dice: random.Random,
     result = running.wait(ENDS_S)
     if (result.code, result.document.get("state")) != (0, "done"):
         raise RigError(f"the run did not end well: {result}")
-    return count(pieces(running.events()))
+    return _counted(pair, running)
 
 
 def cut(pair: Pair, running: Running, number: int, dice: random.Random, *, again: bool) -> None:
@@ -141,11 +151,13 @@ def cut(pair: Pair, running: Running, number: int, dice: random.Random, *, again
             return
 
 
-def _shown(running: Running, number: int) -> str:
-    """What was sent until now."""
-    counted = count(pieces(running.events()))
-    sent = f"{counted.sent_bytes / 1e6:.1f} MB sent, {counted.twice_bytes / 1e6:.2f} MB of it twice"
-    return f"round {number:3}: {counted.breaks} streams broke; {sent}"
+def _counted(pair: Pair, running: Running) -> Counted:
+    return count(pieces(running.events(), [json.loads(line) for line in pair.journal().splitlines()]))
+
+
+def _shown(number: int, until_now: Counted) -> str:
+    sent = f"{until_now.sent_bytes / 1e6:.1f} MB sent, {until_now.twice_bytes / 1e6:.2f} MB of it twice"
+    return f"round {number:3}: {until_now.breaks} streams broke; {sent}"
 
 
 def _tells(number: int, state: str, event: dict[str, Any]) -> bool:
