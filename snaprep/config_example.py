@@ -22,7 +22,7 @@ relay = false
 [hosts.$host_one]
 # How you reach the host: an alias of your ssh_config, or user@host:port. It is checked against your known_hosts.
 ssh = $ssh_one
-# "sudo" when that login is not root.
+# "sudo" when that login is neither root nor, with OpenZFS, the account of the database with rights of its own.
 become = ""
 # The Python there, 3.11 or newer.
 python = "python3"

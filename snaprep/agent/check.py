@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from snaprep.agent import keys, locks, process
-from snaprep.agent.host import AgentHost, need_owner, need_root
+from snaprep.agent.host import AgentHost, need_owner
 from snaprep.agent.identity import login_user
+from snaprep.agent.rights import lacking
 from snaprep.core.errors import CheckFailed, SnaprepError
 from snaprep.core.model import Checked, Finding
 
@@ -35,7 +36,10 @@ _READ_BYTES = 1 << 16
 
 def look(host: AgentHost, *, as_target: bool, owner: str) -> Checked:
     """A finding for each thing looked at. `owner` is whose the files are on the other side, "user:group"."""
-    found = [*_agent(), *_programs({**host.volume.programs, **_PROGRAMS}), *_left(host)]
+    rights = _told(lambda: _privilege(host))
+    found = [_agent(), *rights, *_programs({**host.volume.programs, **_PROGRAMS}), *_left(host)]
+    if any(finding.level == "fail" for finding in rights):
+        return Checked(findings=tuple(found))  # to a login that sees half of it much would look wrong that is not
     found += _told(lambda: _storage(host, as_target=as_target))
     found += _told(lambda: host.engine.check(as_target=as_target))
     if as_target:
@@ -61,17 +65,19 @@ def _storage(host: AgentHost, *, as_target: bool) -> list[Finding]:
     return found
 
 
-def _agent() -> Iterator[Finding]:
+def _agent() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     user = pwd.getpwuid(os.geteuid()).pw_name
     through = f", by sudo from {login_user()}" if login_user() != user else ""
-    yield Finding("agent", "ok", f"Python {version} runs as {user}{through}")
-    yield from _told(_privilege)
+    return Finding("agent", "ok", f"Python {version} runs as {user}{through}")
 
 
-def _privilege() -> list[Finding]:
-    need_root()
-    return []
+def _privilege(host: AgentHost) -> list[Finding]:
+    """What an agent lacks that is not root."""
+    missing = lacking(host.spec, host.volume)
+    if missing or os.geteuid() == 0:
+        return missing
+    return [Finding("delegated", "ok", "it has what it needs without being root, by zfs allow and by lines of sudoers")]
 
 
 def _programs(needed: Mapping[str, str]) -> Iterator[Finding]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import grp
-import os
 import pwd
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ from snaprep.agent import keys, locks, pipe
 from snaprep.agent.feeds import Feeds, under_way
 from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.identity import boot_id, login_user
+from snaprep.agent.rights import need_account, need_rights
 from snaprep.agent.streams import Streams
 from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, UsageError
 from snaprep.core.model import EngineState, HostFacts, RunInfo, recv_name
@@ -27,17 +26,10 @@ from snaprep.volumes.directory.volume import DirectoryVolume
 from snaprep.volumes.zfs.volume import ZfsVolume
 
 
-def need_root() -> None:
-    """Raises `privilege`."""
-    if os.geteuid() != 0:
-        what = f"{login_user()} may not mount datasets, which `zfs allow` cannot give, nor see who has files open"
-        line = f"{login_user()} ALL=(root) NOPASSWD: {sys.executable}"
-        hint = f'log in as root, or set `become = "sudo"` in its section and write "{line}" into /etc/sudoers.d/snaprep'
-        raise CheckFailed("privilege", what, hint=hint)
-
-
 def need_owner(owner: str) -> None:
-    """The account "user:group" is there. Streams carry numbers; files are given to names. Raises `unknown-user`."""
+    """The account "user:group" is there, and is ours unless we are root. Streams carry numbers; files are given to
+    names. Raises `unknown-user`, `privilege`.
+    """
     user, _, group = owner.partition(":")
     try:
         pwd.getpwnam(user)
@@ -46,6 +38,7 @@ def need_owner(owner: str) -> None:
         what = f"the files are to belong to {owner}, and here is no such user or group"
         hint = "add it on that host, with any number, or set `owner`"
         raise CheckFailed("unknown-user", what, hint=hint) from error
+    need_account(user)
 
 
 class AgentHost:
@@ -61,6 +54,7 @@ class AgentHost:
         self._guarding = threading.RLock()
         self._locks: list[locks.Lock] = []
         self.locked = False
+        self._entitled = False
 
     @property
     def inside(self) -> Path:
@@ -129,11 +123,13 @@ class AgentHost:
     # -- facts ---------------------------------------------------------------------------------------------------
 
     def facts(self) -> HostFacts:
-        """Everything that `decide` reads of this host. Raises `privilege`: an ordinary user would see half of it.
+        """Everything that `decide` reads of this host. Raises `privilege`: others would see half of it, and do less.
 
         A database that cannot be looked into is told from outside, with the reason as the error: it may well serve.
         """
-        need_root()
+        if not self._entitled:
+            need_rights(self.spec, self.volume)
+            self._entitled = True
         spec, guarded, feed = self.spec, self.guarded(), under_way(self.spec.pair)
         # A session that comes while a replica is taken down and booted for its feed would open it.
         fed = EngineState.REPLICA if feed is not None and self.engine.replication.is_replica else ""

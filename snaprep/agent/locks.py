@@ -16,19 +16,16 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from snaprep.agent.identity import runtime_folder
 from snaprep.core.errors import Locked
 from snaprep.core.model import RunInfo
 
 
 def state_folder() -> Path:
     """Where this host keeps locks, which must not outlive a boot: /run/snaprep-locks, or a user's own folder."""
-    if os.geteuid() == 0:
-        base = Path("/run")
-    else:
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/snaprep-{os.geteuid()}")  # noqa: S108 (owner checked)
-    folder = base / "snaprep-locks"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.geteuid():
+    folder = runtime_folder("snaprep-locks")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise Locked("state-folder", f"{folder} belongs to somebody else", hint="remove it")
     folder.chmod(0o700)
     return folder

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snaprep.agent.identity import runtime_folder
 from snaprep.agent.wire import LastWords
 from snaprep.core.codec import encode
 from snaprep.core.errors import SnaprepError, Stopped
@@ -148,17 +149,9 @@ def _ready(fd: int, mask: int, until_s: float) -> bool:
     return bool(poller.poll(max(0.0, until_s - time.monotonic()) * 1000))
 
 
-def _top() -> Path:
-    if os.geteuid() == 0:
-        return Path("/run/snaprep")
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "snaprep"
-    return Path(tempfile.gettempdir()) / f"snaprep-{os.geteuid()}"
-
-
 def run_folder(run: str, purpose: str, user: str | None = None) -> Path:
     """A folder that only `user` (default: us) can enter, in memory where the system has such a place."""
-    top = _top()
+    top = runtime_folder("snaprep")
     of_run = top / checked_run(run)
     for folder in (top, of_run):
         folder.mkdir(mode=0o711, exist_ok=True)
@@ -251,7 +244,7 @@ def checked_run(run: str) -> str:
 
 def runs_here() -> dict[str, bool]:
     """Runs of this user that have a folder here, and whether an agent of theirs is alive; else it was killed."""
-    top = _top()
+    top = runtime_folder("snaprep")
     found = sorted(top.iterdir()) if top.is_dir() else []
     return {run.name: any(map(_made_by_the_living, run.iterdir())) for run in found}
 
@@ -264,7 +257,7 @@ def _made_by_the_living(folder: Path) -> bool:
 
 def clean_run(run: str) -> None:
     """Remove what an agent that was killed has left of a run: a socket, a key."""
-    folder = _top() / checked_run(run)
+    folder = runtime_folder("snaprep") / checked_run(run)
     if folder.is_dir():
         for left in list(folder.iterdir()):
             remove_folder(left)

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -68,6 +69,16 @@ def environment() -> dict[str, str]:
     env["LC_ALL"] = "C"
     env["PATH"] = env.get("PATH", "") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return env
+
+
+def as_root(argv: list[str]) -> list[str]:
+    """The same program with root's rights: as it is for root, else by the line of sudoers that allows exactly it."""
+    return argv if os.geteuid() == 0 else ["sudo", "-n", *in_full(argv)]
+
+
+def in_full(argv: list[str]) -> list[str]:
+    """With the program's whole path, as sudoers wants it; as it is when there is no such program."""
+    return [shutil.which(argv[0], path=environment()["PATH"]) or argv[0], *argv[1:]]
 
 
 def noted(argv: list[str]) -> None:

@@ -109,7 +109,7 @@ def tail(host: AgentHost, *, image: str, position: int) -> Tail:
 
     It is mounted where no server looks: mounting is also what makes the last writes before a power cut visible.
     """
-    with host.volume.looked_at(image, Path(f"{host.spec.mountpoint.rstrip('/')}.look")) as place:
+    with host.volume.looked_at(image, Path(host.spec.beside("look"))) as place:
         return host.engine.tail(place / host.inside, position)
 
 
@@ -350,8 +350,7 @@ def tidy(host: AgentHost) -> list[str]:
 @contextlib.contextmanager
 def shown(host: AgentHost, image: str, point: str, scratch: str, owner: str = "") -> Iterator[Path]:
     """The database's directory in a throw-away clone of a point, mounted beside the real one."""
-    mountpoint = Path(host.spec.mountpoint)
-    beside = mountpoint.with_name(f"{mountpoint.name}.{scratch.rpartition('.')[2]}")
+    beside = Path(host.spec.beside(scratch.rpartition(".")[2]))
     host.volume.destroy_image(scratch)
     host.volume.clone(image, point, scratch, mountpoint=str(beside), role=ImageRole.SCRATCH)
     try:

@@ -44,7 +44,11 @@ class HostSpec:
     @property
     def replica_mountpoint(self) -> str:
         """Where a replica's image is mounted: not at the path that clients know."""
-        return f"{self.mountpoint.rstrip('/')}.replica"
+        return self.beside("replica")
+
+    def beside(self, word: str) -> str:
+        """A path next to the one that clients know, for another image."""
+        return f"{self.mountpoint.rstrip('/')}.{word}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -15,6 +16,15 @@ from typing import Protocol
 from snaprep.core.errors import SnaprepError
 from snaprep.core.model import Finding
 from snaprep.core.volume import ImageRole, Point, VolumeFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A path at which a run mounts images. In their names "[0-9]" stands for a digit."""
+
+    images: tuple[str, ...]
+    path: str
+    given: bool = False  # what is mounted there comes from the other host, and is given to the database's account
 
 
 class Volume(Protocol):
@@ -27,6 +37,11 @@ class Volume(Protocol):
 
     def check(self, *, mountpoints: Sequence[str], as_target: bool) -> list[Finding]:
         """What could stop a run, and what other tools do here. `mountpoints`: for serving, and for a replica."""
+
+    def lacking(self, places: Sequence[Place], user: str, group: str) -> list[Finding] | None:
+        """What `user`, who runs this agent and is not root, may not do here, each with what gives it; None where only
+        root can work. Raises `unknown-dataset`.
+        """
 
     def outside(self, image: str, paths: Sequence[Path]) -> list[Finding]:
         """What of these paths the atomic snapshot of an image does not hold."""

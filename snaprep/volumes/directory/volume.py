@@ -25,6 +25,7 @@ from snaprep.core.errors import CheckFailed, SnaprepError
 from snaprep.core.model import Finding
 from snaprep.core.volume import ImageRole, Point, VolumeFacts
 from snaprep.volumes import owner
+from snaprep.volumes.base import Place
 from snaprep.volumes.directory import check as directory_check
 from snaprep.volumes.directory import files as directory_files
 from snaprep.volumes.directory import marks
@@ -55,6 +56,10 @@ class DirectoryVolume:
     def check(self, *, mountpoints: Sequence[str], as_target: bool) -> list[Finding]:
         """What could stop a run. Raises what `facts` raises."""
         return directory_check.findings(self.root, self.facts(), mountpoints=mountpoints, as_target=as_target)
+
+    def lacking(self, places: Sequence[Place], user: str, group: str) -> None:
+        """Only root can: files of another account are read, renamed and given away."""
+        del places, user, group
 
     def outside(self, image: str, paths: Sequence[Path]) -> list[Finding]:
         """What of these paths does not lie in the directory: a rename would not move it."""

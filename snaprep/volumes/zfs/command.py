@@ -13,6 +13,7 @@ from snaprep.core.errors import SnaprepError
 from snaprep.core.volume import Image
 from snaprep.volumes.base import Volume
 from snaprep.volumes.zfs import mounts as zfs_mounts
+from snaprep.volumes.zfs import privileged
 from snaprep.volumes.zfs.errors import explain
 from snaprep.volumes.zfs.facts import Rows, parse_get
 
@@ -97,8 +98,8 @@ def unmount(image: str) -> None:
     users = users_of(mounted)
     if users:
         raise _busy(image, users)
-    for name in sorted((m.dataset for m in mounted), reverse=True):
-        when_free(image, lambda name=name: zfs("unmount", name))  # type: ignore[misc]
+    for mount in sorted(mounted, key=lambda m: m.dataset, reverse=True):
+        when_free(image, lambda mount=mount: program(privileged.unmount(mount.dataset, mount.path)))  # type: ignore[misc]
 
 
 def is_at(paths: dict[str, str]) -> bool:
@@ -119,9 +120,9 @@ def mount_parts(image: str, paths: dict[str, str]) -> None:
 
     zfs-fuse mounts a clone that has a path by itself; a kernel's ZFS does not with canmount=noauto.
     """
-    for name in paths:
+    for name, path in paths.items():
         if zfs_mounts.of_dataset(zfs_mounts.zfs_mounts(), name) is None:
-            when_free(image, lambda name=name: zfs("mount", name))  # type: ignore[misc]
+            when_free(image, lambda name=name, path=path: program(privileged.mount(name, path)))  # type: ignore[misc]
     if not is_at(paths):
         wrong = ", ".join(f"{name} at {path}" for name, path in paths.items())
         raise SnaprepError("mount-failed", f"after mounting, not all of this is so: {wrong}")

@@ -30,7 +30,11 @@ KINDS: tuple[Kind, ...] = (
         "volume-unavailable",
         "Is the ZFS module loaded, or the zfs-fuse service started?",
     ),
-    _kind(r"permission denied|must be (super)?user|insufficient privileges", "not-permitted", "Run as root."),
+    _kind(
+        r"permission denied|must be (super)?user|insufficient privileges|^sudo: ",
+        "not-permitted",
+        "`snaprep check` names what that login lacks, with the line that gives it.",
+    ),
     _kind(r"pool I/O is currently suspended|pool is faulted", "volume-unavailable", "See `zpool status`."),
     _kind(r"pool is read-only|read-only file system", "pool-unhealthy", "Import the pool so that it can be written."),
     _kind(r"out of space|no space left|quota exceeded", "no-space", "Free space in the pool, or enlarge it."),

@@ -69,7 +69,8 @@ def capabilities(send_usage: str, receive_usage: str, pool: Mapping[str, str], *
     return frozenset(word for word, there in found.items() if there)
 
 
-def _usage(argv: list[str], deadline_s: float) -> str:
+def usage(argv: list[str], deadline_s: float) -> str:
+    """What a command says of itself when it is called without words."""
     try:
         return run(argv, deadline_s=deadline_s).text
     except CommandFailed as error:
@@ -125,7 +126,7 @@ def probe(pool: str, *, deadline_s: float) -> Features:
         legacy = version is None
         pool_now = pool_properties(pool, legacy=legacy, deadline_s=deadline_s)
         caps = capabilities(
-            _usage(["zfs", "send"], deadline_s), _usage(["zfs", "receive"], deadline_s), pool_now, legacy=legacy
+            usage(["zfs", "send"], deadline_s), usage(["zfs", "receive"], deadline_s), pool_now, legacy=legacy
         )
     except CommandFailed as error:
         raise explain(error) from error

@@ -16,6 +16,7 @@ from snaprep.core.errors import SnaprepError
 from snaprep.core.model import Finding
 from snaprep.core.volume import ImageRole, Point, VolumeFacts
 from snaprep.volumes import owner
+from snaprep.volumes.base import Place
 from snaprep.volumes.zfs import bookmarks as zfs_bookmarks
 from snaprep.volumes.zfs import check as zfs_check
 from snaprep.volumes.zfs import clone as zfs_clone
@@ -25,6 +26,7 @@ from snaprep.volumes.zfs import guard as zfs_guard
 from snaprep.volumes.zfs import look as zfs_look
 from snaprep.volumes.zfs import mounts as zfs_mounts
 from snaprep.volumes.zfs import receive as zfs_receive
+from snaprep.volumes.zfs import rights as zfs_rights
 from snaprep.volumes.zfs import send as zfs_send
 from snaprep.volumes.zfs import stream as zfs_stream
 from snaprep.volumes.zfs.command import COMMAND_S, get, get_local, zfs
@@ -94,6 +96,12 @@ class ZfsVolume:
         """What could stop a run, and what other tools do here. Raises `volume-unavailable`."""
         found = zfs_check.findings(self.layout, self.facts(), mountpoints=mountpoints, as_target=as_target)
         return [*found, *zfs_check.versions(self.features), Finding("zfs-way", "ok", self.ops.way)]
+
+    def lacking(self, places: Sequence[Place], user: str, group: str) -> list[Finding] | None:
+        """What `user`, who is not root, may not do here, each with what gives it; None where only root can work."""
+        if not zfs_rights.can_delegate():
+            return None
+        return zfs_rights.lacking(self.layout, places, user, group)
 
     def outside(self, image: str, paths: Sequence[Path]) -> list[Finding]:
         """What of these paths the atomic snapshot of an image does not hold."""
