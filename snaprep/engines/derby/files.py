@@ -14,6 +14,7 @@ from pathlib import Path
 
 from snaprep.core.errors import CheckFailed
 from snaprep.engines.derby.log import scan as log
+from snaprep.engines.derby.opening import opened
 
 OS_LOCK = "dbex.lck"  # holds the lock
 LOCK_NOTE = "db.lck"  # names the holder, and is a sign and no lock
@@ -165,17 +166,15 @@ def locked_by(directory: Path) -> int | None:
     see: another pid namespace, or another host on a network filesystem.
     """
     try:
-        file = os.open(directory / OS_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        file = opened(directory / OS_LOCK, buffering=0)
     except FileNotFoundError:
         return None
-    try:
-        kind, pid = _lock_holder(file)
+    with file:
+        kind, pid = _lock_holder(file.fileno())
         if kind == fcntl.F_UNLCK:
             return None
-        identity = os.fstat(file)
+        identity = os.fstat(file.fileno())
         holders = [holder for holder in opened_by(identity.st_dev, identity.st_ino) if holder != os.getpid()]
-    finally:
-        os.close(file)
     # The number means nothing when it was counted in another namespace: believe it only beside an open file.
     if pid in holders:
         return pid
@@ -185,13 +184,10 @@ def locked_by(directory: Path) -> int | None:
 def locked(directory: Path) -> bool:
     """Whether anybody has the database booted; takes no time, for it does not look for who."""
     try:
-        file = os.open(directory / OS_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        with opened(directory / OS_LOCK, buffering=0) as file:
+            return _lock_holder(file.fileno())[0] != fcntl.F_UNLCK
     except FileNotFoundError:
         return False
-    try:
-        return _lock_holder(file)[0] != fcntl.F_UNLCK
-    finally:
-        os.close(file)
 
 
 def boot(directory: Path) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from typing import IO, Self
 
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.log.scan import CHECKSUM_BYTES, HEADER_BYTES, LogChanged, LogDamaged, LogGone, LogPosition
+from snaprep.engines.derby.opening import opened
 
 PIECE_BYTES = 256 << 10
 _LOOK_AHEAD_BYTES = 1 << 20
@@ -111,7 +112,7 @@ class LogReader:
         """Raises LogGone, LogDamaged."""
         path = log.path_of(self.directory, number)
         try:
-            file = path.open("rb", buffering=0)  # a buffer would go on showing what was there before
+            file = opened(path, buffering=0)  # a buffer would go on showing what was there before
         except FileNotFoundError as error:
             raise LogGone(f"{path} does not exist") from error
         if log.parse_header(file.read(HEADER_BYTES), number) is None:
@@ -177,7 +178,7 @@ class LogReader:
 
     def _take_instead(self, path: Path) -> None:
         """Another file stands there: Derby, started after a crash, makes a file that was only begun anew."""
-        file = path.open("rb", buffering=0)
+        file = opened(path, buffering=0)
         offset, lead = self._last
         if os.pread(file.fileno(), len(lead), offset) != lead:
             file.close()
@@ -321,7 +322,7 @@ def _tail(directory: Path, end: LogPosition) -> str:
 
 
 def _hashed(directory: Path, number: int, start: int, end: int) -> str:
-    with log.path_of(directory, number).open("rb") as file:
+    with opened(log.path_of(directory, number)) as file:
         data = os.pread(file.fileno(), end - start, start)
     if len(data) < end - start:
         raise LogChanged(f"log{number}.dat is shorter than {end} bytes")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
+from snaprep.engines.derby.opening import content, opened
+
 HEADER_BYTES = 24
 USUAL_FILE_BYTES = 1 << 20  # Derby closes a file that is longer, unless it was told otherwise
 CHECKSUM_BYTES = 37  # the record that opens a group, framing included
@@ -129,7 +131,7 @@ def _known_group(directory: Path, number: int) -> int:
         at = checkpoint(directory)
         if at.file != number:
             return HEADER_BYTES
-        with path_of(directory, number).open("rb") as file:
+        with opened(path_of(directory, number)) as file:
             first = max(HEADER_BYTES, at.offset - _GROUP_USUAL_BYTES)
             file.seek(first)
             offset = first + file.read(at.offset - first).rfind(CHECKSUM_SIGN) - CHECKSUM_SIGN_AT
@@ -151,7 +153,7 @@ def checkpoint_reach(directory: Path) -> LogPosition:
     """
     at = checkpoint(directory)
     try:
-        with path_of(directory, at.file).open("rb") as file:
+        with opened(path_of(directory, at.file)) as file:
             file.seek(at.offset)
             record = file.read(_FRAME_BYTES + 64)
         length, instant = struct.unpack_from(">iq", record)
@@ -172,7 +174,7 @@ def control(directory: Path) -> LogControl:
     """log.ctrl, or its mirror when the first is torn. Raises LogDamaged when neither is whole."""
     for name in ("log.ctrl", "logmirror.ctrl"):
         path = directory / name
-        data = path.read_bytes() if path.exists() else b""
+        data = content(path)
         if len(data) < 48 or not data.startswith(_CONTROL_FORMAT):
             continue
         instant, major, minor, _build, flags = struct.unpack_from(">qiiiB", data, 8)
@@ -295,7 +297,7 @@ def parse_header(data: bytes, number: int) -> LogHeader | None:
 def header(directory: Path, number: int) -> LogHeader | None:
     """The header of a log file; None when the file has no whole one, or is not there."""
     try:
-        with path_of(directory, number).open("rb") as file:
+        with opened(path_of(directory, number)) as file:
             return parse_header(file.read(HEADER_BYTES), number)
     except FileNotFoundError:
         return None
@@ -353,7 +355,7 @@ def _lead_crc(lead: bytes) -> int:
 def _records(path: Path, number: int) -> Iterator[tuple[int, bytes]]:
     """(offset, body) of each record in whole groups, without the checksum records, up to the first that is not."""
     start = HEADER_BYTES
-    with path.open("rb") as file:
+    with opened(path) as file:
         while group := read_group(file, LogPosition(number, start)):
             at = CHECKSUM_BYTES
             while at < len(group):
@@ -365,7 +367,7 @@ def _records(path: Path, number: int) -> Iterator[tuple[int, bytes]]:
 
 def file_end(directory: Path, number: int, start: int = HEADER_BYTES) -> int:
     """Where the last whole group of a file ends, looked for from the start of a group on. Raises LogGone."""
-    with _existing(directory, number).open("rb") as file:
+    with opened(_existing(directory, number)) as file:
         while (end := group_end(file, LogPosition(number, start))) is not None:
             start = end
     return start

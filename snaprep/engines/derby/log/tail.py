@@ -16,6 +16,7 @@ from snaprep.core.errors import Stopped, VerifyFailed
 from snaprep.engines.derby import files
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.log.scan import HEADER_BYTES, LogPosition
+from snaprep.engines.derby.opening import opened
 from snaprep.engines.derby.session import files_told
 
 SHOWN_BYTES = 64 << 10  # of a log's end, for who may lack some of it
@@ -67,7 +68,7 @@ def _some_way_back(directory: Path, end: LogPosition) -> LogPosition:
     if end.offset <= SHOWN_BYTES:
         return LogPosition(end.file, 0)
     at = HEADER_BYTES
-    with log.path_of(directory, end.file).open("rb") as file:
+    with opened(log.path_of(directory, end.file)) as file:
         while at < end.offset - SHOWN_BYTES and (after := log.group_end(file, LogPosition(end.file, at))) is not None:
             at = after
     return LogPosition(end.file, at)
@@ -76,7 +77,7 @@ def _some_way_back(directory: Path, end: LogPosition) -> LogPosition:
 def _part(directory: Path, number: int, start: LogPosition, end: LogPosition) -> LogPart:
     offset = start.offset if number == start.file else 0
     until = end.offset if number == end.file else log.file_end(directory, number)
-    with log.path_of(directory, number).open("rb") as file:
+    with opened(log.path_of(directory, number)) as file:
         data = os.pread(file.fileno(), until - offset, offset)
     return LogPart(number, offset, base64.b64encode(data).decode())
 
@@ -112,7 +113,7 @@ def _must_fit(directory: Path, mine: LogPosition, tail: LogTail) -> None:
         until = mine.offset if part.number == mine.file else part.offset + len(part.bytes)
         if part.number > mine.file or until <= part.offset:
             continue
-        with log.path_of(directory, part.number).open("rb") as file:
+        with opened(log.path_of(directory, part.number)) as file:
             have = os.pread(file.fileno(), until - part.offset, part.offset)
         if have != part.bytes[: until - part.offset]:
             raise VerifyFailed("log-ends-differ", f"the two logs differ before {mine}: they are not one history")
