@@ -69,7 +69,7 @@ def test_nobody_is_root(pair: Pair) -> None:
             assert set(failed) == {"zfs-allow", "sudoers"}, found
             give(pair.world[name], found)
     pair.must("check")
-    with pair.writers(rate=RATE) as first:
+    with pair.writers(rate=RATE, writers=2) as first:
         first.wait_for(20)
         pair.must("rebuild")
         first.wait_for(20)
@@ -82,7 +82,7 @@ def test_nobody_is_root(pair: Pair) -> None:
     pair.world.power_off("db1")
     pair.must("takeover", "db2", "--yes")
     pair.world.boot("db1")
-    with pair.writers(rate=RATE) as second:
+    with pair.writers(rate=RATE, writers=2) as second:
         second.wait_for(20)
         pair.must("rebuild")
         second.wait_for(20)

@@ -41,6 +41,9 @@ def test_rights_of_a_user() -> None:
     assert {p for p in permitted(ALLOWED, "tank/x/db", "derby", ()) if not p.startswith("@")} == DERBY
     assert permitted(ALLOWED, "tank/x/db", "derby", ("dba",)) >= DERBY | {"hold", "release"}
     assert permitted(ALLOWED, "tank/x/db", "nobody", ()) == {"diff"}
+    long = f"tank/{'x' * 70}"  # then no line is drawn behind it
+    text = f"---- Permissions on {long} \nLocal+Descendent permissions:\n\tuser derby hold\n"
+    assert permitted(text, long, "derby", ()) == {"hold"}
 
 
 def test_rights_on_one_dataset_only() -> None:

@@ -27,7 +27,7 @@ PERMISSIONS = (
     "mount", "userprop", "canmount", "mountpoint", "readonly",
 )  # fmt: skip
 _PROPERTY = re.compile(r"^(\S+)\s+property\b", re.MULTILINE)
-_HEADING = re.compile(r"-+ Permissions on (.+?) -+")
+_HEADING = re.compile(r"-+ Permissions on (.+?)(?: -+)?")
 _HERE = frozenset({"Local permissions", "Local+Descendent permissions"})
 _BELOW = frozenset({"Descendent permissions", "Local+Descendent permissions"})
 _SETS = "Permission sets"
