@@ -375,7 +375,9 @@ def test_a_group_that_is_half_written_is_waited_for(logs: Path, start: LogPositi
 
 
 def test_a_growing_log_is_read_as_it_comes(new_server: Callable[..., Server], client: DerbyClient) -> None:
-    """Beside busy writers, over many changes of file and a kill of the server, a reader gets every byte, none twice."""
+    """Beside busy writers, over many changes of file and a kill of the server, a reader gets every byte, none twice;
+    after a kill between two files it may say that the log has changed.
+    """
     server = new_server("grows")
     prepare(server, client)
     logs = server.database() / "log"
@@ -407,11 +409,16 @@ def test_a_growing_log_is_read_as_it_comes(new_server: Callable[..., Server], cl
             for writer in writers:
                 writer.join(30)
         pieces += drain(reader)
+        begun = reader.position.offset == HEADER_BYTES
         server.start()
         client.open("a", server.url(), "app", "x", 30)
         client.execute("a", INSERT, ["2", "after"], deadline_s=10)
         shut_down(server, client)
-        pieces += drain(reader)
+        try:
+            pieces += drain(reader)
+        except LogChanged:
+            assert begun  # killed between two files: Derby has written on in the first, and made the second anew
+            return
         assert reader.position == log.log_end(logs)
     got = replayed(pieces, start)
     right = truth(logs, start)
