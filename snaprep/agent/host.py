@@ -16,7 +16,7 @@ from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.identity import boot_id, login_user
 from snaprep.agent.rights import need_account, need_rights
 from snaprep.agent.streams import Streams
-from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, UsageError
+from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, UsageError, named
 from snaprep.core.model import EngineState, HostFacts, RunInfo, recv_name
 from snaprep.core.perform import MARKS, Rests
 from snaprep.core.spec import DerbySpec, HostSpec
@@ -136,7 +136,7 @@ class AgentHost:
         try:
             engine, why_not = self.engine.facts(guarded or fed), None
         except CheckFailed as refused:
-            engine, why_not = self.engine.outside(), refused.info
+            engine, why_not = self.engine.outside(), named(refused.info, spec.name)
         return HostFacts(
             name=spec.name,
             boot_id=boot_id(),
