@@ -186,7 +186,7 @@ def texts() -> list[Path]:
         and path.suffix in TEXTS
         and not any(part in skipped for part in path.parts)
         and not any(part.startswith(".") and part != ".ci" for part in path.relative_to(ROOT).parts[:-1])
-        and path.name != "LICENSE"
+        and path.name not in {"LICENSE", ".coverage", ".git"}  # a worktree's .git is a file
     ]
 
 
