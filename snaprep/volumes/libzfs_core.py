@@ -7,7 +7,8 @@ code that was written for pyzfs runs with
 
 Beyond pyzfs: names may be `str` as well as `bytes` (what comes back is bytes); every exception has the number that the
 C function returned in `code` and a (name, code) for each thing that failed in `failures`; `decode_resume_token`,
-`lzc_get_bookmark_props`, `lzc_wait`, `lzc_wait_fs`, `lzc_send_progress` and the flag "saved" of sends are there.
+`lzc_get_bookmark_props`, `lzc_wait`, `lzc_wait_fs`, `lzc_send_progress`, redacted streams and the flag "saved" of sends
+are there.
 
 Importing it is harmless anywhere. The first call opens the C library and /dev/zfs, and raises LibraryNotFound or
 ZFSInitializationFailed when they are not there. OpenZFS 0.8 and 2.x are told apart by the functions that the library
@@ -47,16 +48,30 @@ from snaprep.volumes.lzc.datasets import (
 )
 from snaprep.volumes.lzc.header import BeginRecord, decode_resume_token, receive_header
 from snaprep.volumes.lzc.library import has
+from snaprep.volumes.lzc.missing import (
+    lzc_get_props,
+    lzc_inherit_prop,
+    lzc_list_children,
+    lzc_list_snaps,
+    lzc_set_props,
+)
 from snaprep.volumes.lzc.pools import (
+    WAIT_ACTIVITIES,
+    WAIT_FS_ACTIVITIES,
     lzc_channel_program,
     lzc_channel_program_nosync,
-    lzc_get_props,
     lzc_pool_checkpoint,
     lzc_pool_checkpoint_discard,
     lzc_reopen,
     lzc_sync,
     lzc_wait,
     lzc_wait_fs,
+)
+from snaprep.volumes.lzc.redacted import (
+    lzc_redact,
+    lzc_send_redacted,
+    lzc_send_resume_redacted,
+    lzc_send_space_resume_redacted,
 )
 from snaprep.volumes.lzc.snapshots import (
     lzc_bookmark,
@@ -71,6 +86,7 @@ from snaprep.volumes.lzc.snapshots import (
     lzc_snapshot,
 )
 from snaprep.volumes.lzc.streams import (
+    SEND_FLAGS,
     lzc_receive,
     lzc_receive_one,
     lzc_receive_resumable,
@@ -85,6 +101,9 @@ from snaprep.volumes.lzc.streams import (
 
 __all__ = [
     "MAXNAMELEN",
+    "SEND_FLAGS",
+    "WAIT_ACTIVITIES",
+    "WAIT_FS_ACTIVITIES",
     "WRAPPING_KEY_LEN",
     "ZCP_DEFAULT_INSTRLIMIT",
     "ZCP_DEFAULT_MEMLIMIT",
@@ -108,6 +127,9 @@ __all__ = [
     "lzc_get_holds",
     "lzc_get_props",
     "lzc_hold",
+    "lzc_inherit_prop",
+    "lzc_list_children",
+    "lzc_list_snaps",
     "lzc_load_key",
     "lzc_pool_checkpoint",
     "lzc_pool_checkpoint_discard",
@@ -119,6 +141,7 @@ __all__ = [
     "lzc_receive_with_header",
     "lzc_receive_with_heal",
     "lzc_recv",
+    "lzc_redact",
     "lzc_release",
     "lzc_rename",
     "lzc_reopen",
@@ -126,8 +149,12 @@ __all__ = [
     "lzc_rollback_to",
     "lzc_send",
     "lzc_send_progress",
+    "lzc_send_redacted",
     "lzc_send_resume",
+    "lzc_send_resume_redacted",
     "lzc_send_space",
+    "lzc_send_space_resume_redacted",
+    "lzc_set_props",
     "lzc_snap",
     "lzc_snaprange_space",
     "lzc_snapshot",
@@ -144,6 +171,7 @@ __all__ = [
 
 lzc_snap: Final = lzc_snapshot
 lzc_recv: Final = lzc_receive
+lzc_set_prop: Final = lzc_set_props
 
 # So that `from ...libzfs_core.exceptions import SnapshotFailure`, as pyzfs's users write it, finds them.
 sys.modules[f"{__name__}.exceptions"] = exceptions

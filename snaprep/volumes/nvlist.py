@@ -26,6 +26,7 @@ from snaprep.volumes.lzc.values import (
     Int64,
     Kind,
     NvlistError,
+    Pairs,
     TypedInt,
     UInt8,
     UInt16,
@@ -65,7 +66,7 @@ _ENDIAN = int(sys.byteorder == "little")
 _HEADER_BYTES = 12
 
 
-def pack(pairs: dict[bytes, object], encoding: int = NATIVE, flags: int = UNIQUE_NAME) -> bytes:
+def pack(pairs: Pairs, encoding: int = NATIVE, flags: int = UNIQUE_NAME) -> bytes:
     """The bytes that `nvlist_pack` of the C library writes for the same list.
 
     `flags` are the list's: UNIQUE_NAME as everywhere in ZFS, or 0. A `str` is taken as UTF-8.

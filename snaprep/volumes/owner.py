@@ -20,7 +20,8 @@ def chown_tree(path: str, user: str, group: str) -> int:
     try:
         uid, gid = pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid
     except KeyError as error:
-        raise CheckFailed("unknown-user", f"this host has no user {user} or no group {group}") from error
+        what = f"this host has no user {user} or no group {group}"
+        raise CheckFailed("unknown-user", what, hint="add it there, with any number, or set `owner`") from error
     top = os.lstat(path)
     if (top.st_uid, top.st_gid) == (uid, gid):
         return 0

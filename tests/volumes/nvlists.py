@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from hypothesis import strategies as st
 
 from snaprep.volumes import nvlist
@@ -14,7 +16,8 @@ Pairs = dict[bytes, object]
 texts = st.binary(max_size=40).map(lambda value: value.replace(b"\0", b"\1"))
 names = st.one_of(texts, st.sampled_from([*NARROW, b"", b"guid"]))
 uint64s = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 2**63, 2**64 - 1]))
-doubles = st.floats(allow_nan=False)
+# All of them: signed zeros, infinities, and what is no number, whatever its bits say.
+doubles = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, float("inf"), float("-inf"), float("nan"), -float("nan")]))
 
 
 def typed(kind: Kind) -> st.SearchStrategy[int]:
@@ -71,4 +74,6 @@ def same(left: object, right: object) -> bool:
         return list(left) == list(right) and all(same(left[name], right[name]) for name in left)
     if isinstance(left, Array) and isinstance(right, Array):
         return left.kind == right.kind and len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, float) and isinstance(right, float):
+        return struct.pack("d", left) == struct.pack("d", right)
     return type(left) is type(right) and left == right

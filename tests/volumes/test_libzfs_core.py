@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,19 @@ from snaprep.volumes import libzfs_core as lzc
 from snaprep.volumes import nvlist
 from snaprep.volumes.lzc import exceptions as lzc_exceptions
 from snaprep.volumes.lzc import header as lzc_header
+from snaprep.volumes.lzc import library as lzc_library
+from snaprep.volumes.lzc import missing as lzc_missing
 from snaprep.volumes.lzc import translate as lzc_translate
 from snaprep.volumes.lzc.error import ZFSError
-from tests.volumes import zfs_userland
+from tests.volumes import kernel_standin, lzc_on_kernel, zfs_userland
 
 ROOT = Path(__file__).parents[2]
 exc = lzc.exceptions
-PUBLIC = [name for name in lzc.__all__ if name.startswith("lzc_") and name not in {"lzc_snap", "lzc_recv"}]
+# Functions of the C library by name, all functions with documentation, and the modules whose examples run below.
+PUBLIC = [function.__name__ for function in lzc_on_kernel.FUNCTIONS]
+DOCUMENTED: list[Callable[..., object]] = [nvlist.pack, nvlist.unpack]
+DOCUMENTED += dict.fromkeys(filter(inspect.isfunction, (getattr(lzc, name) for name in lzc.__all__)))
+EXAMPLES_HERE = (lzc, lzc_header, lzc_missing, nvlist)
 ABSTRACT = {ZFSError, exc.ZCPError, exc.MultipleOperationsFailure, exc.ZCPDetailed}
 CLASSES = [each for each in vars(lzc_exceptions).values() if isinstance(each, type) and issubclass(each, ZFSError)]
 
@@ -115,6 +122,69 @@ def test_functions_are_told_apart_by_the_library() -> None:
     there = {line.split()[-1] for line in listed.stdout.splitlines()}
     assert {name for name in PUBLIC if lzc.is_supported(getattr(lzc, name))} == there & set(PUBLIC)
     assert len(there & set(PUBLIC)) > 35
+    assert set(lzc_library._ARGUMENTS) == set(PUBLIC)
+
+
+OLDER = """
+from pathlib import Path
+from snaprep.volumes.lzc import library
+library._CORE_NAMES = ("libzfs_core-none.so.3", {library!r})
+from snaprep.volumes import libzfs_core as lzc
+print(lzc.is_supported(lzc.lzc_exists), lzc.is_supported(lzc.lzc_wait), lzc.lzc_exists("p"))
+try:
+    lzc.lzc_wait("p", "scrub")
+except NotImplementedError as error:
+    print(type(error).__name__, error.errno)
+try:
+    lzc.lzc_send("p/f", None, 1, ["saved"])
+except lzc.exceptions.UnknownStreamFeature as error:
+    print(error.name)
+"""
+
+
+def test_an_older_library(tmp_path: Path) -> None:
+    """Where the library of 2.x is not found that of 0.8 is taken, and asked what it has: what it would pass over is
+    refused.
+    """
+    if reason := kernel_standin.why_not():
+        pytest.skip(reason)
+    source, library = tmp_path / "older.c", tmp_path / "libzfs_core.so.1"
+    source.write_text(
+        "int libzfs_core_init(void) { return 0; } int lzc_exists(const char *name) { return *name; }"
+        "int lzc_send(void) { return 0; }"
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True, timeout=60)
+    done = run(OLDER.format(library=str(library)), loaded=True)
+    assert done.stdout == f"True False True\nFunctionNotSupported {errno.ENOSYS}\nb'saved'\n", done.stderr
+
+
+def test_import_where_numbers_are_missing() -> None:
+    """Importing it is harmless on a system that does not have all of Linux's numbers of errors, too."""
+    program = (
+        "import errno; del errno.EBADE, errno.ECHRNG, errno.ETIME\n"
+        "from snaprep.volumes import libzfs_core as lzc; print(lzc.exceptions.BadStream().errno)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "97\n", done.stderr
+
+
+def test_on_a_stand_in_for_the_kernel(tmp_path: Path) -> None:
+    """What holds for the binding alone, with the C library below it and an answer for each call, holds."""
+    if reason := zfs_userland.why_not() or kernel_standin.why_not():
+        pytest.skip(reason)
+    library = kernel_standin.build(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/volumes/lzc_on_standin.py"],
+        cwd=ROOT,
+        env={**os.environ, "LD_PRELOAD": str(library)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
 def test_a_missing_function_is_named() -> None:
@@ -202,7 +272,7 @@ def test_names() -> None:
     with pytest.raises(exc.UnknownCryptCommand):
         lzc.lzc_change_key(b"p/a", "lose")
     with pytest.raises(TypeError, match="list"):
-        lzc.lzc_release({b"p@a": b"tag"})  # type: ignore[dict-item]
+        lzc.lzc_release({b"p@a": b"tag"})  # type: ignore[arg-type]
 
 
 def begin_record(magic: int = 0x2F5BACBAC) -> bytes:
@@ -273,18 +343,24 @@ def test_resume_token() -> None:
         lzc.decode_resume_token(f"{token.rsplit('-', 2)[0]}-{1 << 30:x}-{token.rsplit('-', 1)[1]}")
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_documentation(name: str) -> None:
-    """Each function's documentation has an example, of itself, and its module says whether that needs the kernel."""
-    function = getattr(lzc, name)
-    examples = doctest.DocTestParser().get_examples(function.__doc__ or "")
+@pytest.mark.parametrize("function", DOCUMENTED, ids=lambda function: function.__name__)
+def test_documentation(function: Callable[..., object]) -> None:
+    """Each function's documentation says what it raises and has an example of itself, which some test runs: here, or
+    where the kernel is if its module says that it needs it.
+    """
+    name, document = function.__name__, function.__doc__ or ""
+    examples = doctest.DocTestParser().get_examples(document)
     assert any(name in example.source for example in examples)
-    assert "need the kernel module" in (inspect.getdoc(inspect.getmodule(function)) or "")
+    assert "Raises" in document
+    module = inspect.getmodule(function)
+    on_kernel = "need the kernel module" in (inspect.getdoc(module) or "")
+    assert on_kernel == (function in lzc_on_kernel.FUNCTIONS)
+    assert on_kernel or module in EXAMPLES_HERE
     for example in examples:
         ast.parse(example.source)
 
 
-@pytest.mark.parametrize("module", [lzc, lzc_header])
+@pytest.mark.parametrize("module", EXAMPLES_HERE, ids=lambda module: module.__name__)
 def test_examples_without_a_kernel(module: object) -> None:
     """The examples that need no kernel are what happens."""
     outcome = doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)  # type: ignore[arg-type]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from snaprep.volumes import libzfs_core as lzc
 from tests.volumes import kernel_standin, zfs_userland
 
 EACCES, ESRCH, E2BIG, EINVAL = errno.EACCES, errno.ESRCH, errno.E2BIG, errno.EINVAL
@@ -25,6 +28,61 @@ BETTER = {
     ("lzc_pool_checkpoint", RAIDZ_EXPAND): "RaidzExpansionRunning",
     ("lzc_pool_checkpoint_discard", RAIDZ_EXPAND): "RaidzExpansionRunning",
 }
+
+
+INTERFACE = """
+import inspect, json, sys
+from tests.volumes.pyzfs_peer import pyzfs
+def parameters(called):
+    return [[each.name, None if each.default is each.empty else repr(each.default)]
+            for each in inspect.signature(called).parameters.values() if not each.name.endswith("args")]
+def bases(cls):
+    return [base.__name__ for base in cls.__mro__]
+classes = {name: cls for name, cls in vars(pyzfs.exceptions).items() if isinstance(cls, type)}
+json.dump({
+    "names": pyzfs.__all__,
+    "functions": {name: parameters(getattr(pyzfs, name)) for name in pyzfs.__all__ if name[:4] == "lzc_"},
+    "exceptions": {name: [bases(cls), parameters(cls.__init__), cls.errno] for name, cls in classes.items()
+                   if issubclass(cls, pyzfs.exceptions.ZFSError)},
+    "types": [name for name in vars(pyzfs.ctypes) if name.endswith("_t")],
+    "numbers": {name: {key: value for key, value in vars(getattr(pyzfs, name)).items() if key.isupper()}
+                for name in pyzfs.__all__ if name.startswith("z")},
+}, sys.stdout)
+"""
+
+
+def parameters(called: Callable[..., object]) -> list[list[str | None]]:
+    return [
+        [each.name, None if each.default is each.empty else repr(each.default)]
+        for each in inspect.signature(called).parameters.values()
+    ]
+
+
+def test_the_interface_is_pyzfs() -> None:
+    """Every name of pyzfs is here: functions with its parameters and defaults, exceptions with its bases, numbers and
+    arguments, types, constants.
+    """
+    if reason := zfs_userland.why_no_pyzfs():
+        pytest.skip(reason)
+    done = zfs_userland.run_pyzfs("-c", INTERFACE)
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = json.loads(done.stdout)
+    assert set(theirs["names"]) <= set(lzc.__all__)
+    for name, wanted in theirs["functions"].items():
+        assert parameters(getattr(lzc, name)) == wanted, name
+    assert len(theirs["exceptions"]) > 60
+    for name, (bases, arguments, number) in theirs["exceptions"].items():
+        ours = getattr(lzc.exceptions, name)
+        assert set(bases) <= {base.__name__ for base in ours.__mro__}, name
+        names = [each for each, _ in parameters(ours.__init__)]
+        assert names[: len(arguments)] == [each for each, _ in arguments], name
+        assert ours.errno == number, name
+    assert set(theirs["types"]) <= set(vars(lzc.ctypes))
+    for name, numbers in theirs["numbers"].items():
+        assert (
+            numbers.items()
+            <= {key: int(value) for key, value in vars(getattr(lzc, name)).items() if key.isupper()}.items()
+        )
 
 
 @pytest.fixture(scope="module")

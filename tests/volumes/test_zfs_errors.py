@@ -80,6 +80,40 @@ OPENZFS = [
         "volume-unavailable",
     ),
     ("cannot snapshot 't/x@y': permission denied", "not-permitted"),
+    ("cannot resume send: 't/x@y' used in the initial send no longer exists", "base-missing"),
+    ("cannot resume send: 't/x@y' is no longer the same snapshot used in the initial send", "base-missing"),
+    ("cannot resume send: incremental source 0xa6bb58e2d4a3 no longer exists", "base-missing"),
+    ("warning: cannot send 't/x@y': incremental source could not be found", "base-missing"),
+    (
+        (
+            "cannot receive incremental stream: incremental send stream requires -L (--large-block), to match previous "
+            "receive."
+        ),
+        "feature-mismatch",
+    ),
+    (
+        "cannot receive incremental stream: kernel modules must be upgraded to receive this stream.",
+        "feature-mismatch",
+    ),
+    ("cannot receive new filesystem stream: pool must be upgraded to receive this stream.", "feature-mismatch"),
+    (
+        "cannot receive incremental stream: stream uses crypto parameters not compatible with this pool",
+        "feature-mismatch",
+    ),
+    ("cannot receive incremental stream: encryption key does not match existing key", "wrong-key"),
+    (
+        (
+            "cannot receive incremental stream: IV set guid mismatch. The incremental source snapshot on the\n"
+            "destination no longer has the IV set it was sent with"
+        ),
+        "wrong-key",
+    ),
+    ("cannot receive incremental stream: inherited key must be loaded", "key-not-loaded"),
+    ("warning: cannot send 't/x@y': source key must be loaded", "key-not-loaded"),
+    (
+        "cannot receive incremental stream: destination t/x space quota exceeded.",
+        "no-space",
+    ),
     ("cannot unmount '/tank/x': pool or dataset is busy", "dataset-busy"),
 ]
 

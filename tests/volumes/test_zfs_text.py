@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snaprep.core.errors import CheckFailed, SnaprepError, UsageError
-from snaprep.core.volume import ImageRole
+from snaprep.core.volume import Image, ImageRole
 from snaprep.volumes import mountinfo, owner
 from snaprep.volumes.zfs import check as zfs_check
 from snaprep.volumes.zfs import facts as zfs_facts
@@ -17,6 +17,7 @@ from snaprep.volumes.zfs import mounts as zfs_mounts
 from snaprep.volumes.zfs import stream as zfs_stream
 from snaprep.volumes.zfs.facts import Reading
 from snaprep.volumes.zfs.features import Features
+from snaprep.volumes.zfs.look import Layout
 from snaprep.volumes.zfs.volume import ZfsVolume
 
 # Captured from zfs-fuse 0.7.0: a dataset with a space in its name, a child, an inherited and a local mark.
@@ -51,6 +52,17 @@ MOUNTINFO = (
 )
 ZFS_FUSE_SEND = "usage:\n\tsend [-RDp] [-[iI] snapshot] <snapshot>\n\nFor the property list, run: zfs set|get\n"
 ZFS_FUSE_RECEIVE = "usage:\n\treceive [-vnF] <filesystem|volume|snapshot>\n\treceive [-vnF] -d <filesystem>\n"
+# The usage texts of OpenZFS 2.1.11 and 2.3.2.
+OPENZFS_21_SEND = (
+    "usage:\n\tsend [-DnPpRVvLecwhb] [-[i|I] snapshot] <snapshot>\n"
+    "\tsend [-DnVvPLecw] [-i snapshot|bookmark] <filesystem|volume|snapshot>\n"
+    "\tsend [-nVvPe] -t <receive_resume_token>\n\tsend [-PnVv] --saved filesystem\n"
+)
+OPENZFS_21_GET = (
+    'missing property argument\nusage:\n\tget [-rHp] [-d max] [-o "all" | field[,...]]\n'
+    '\t    [-t type[,...]] [-s source[,...]]\n\t    <"all" | property[,...]> [filesystem|volume|snapshot] ...\n'
+)
+OPENZFS_GET = OPENZFS_21_GET.replace("[-rHp]", "[-rHp] [-j [--json-int]]")
 OPENZFS_SEND = (
     "usage:\n\tsend [-DLPbcehnpsVvw] [-i|-I snapshot]\n\t     [-R [-X dataset[,dataset]...]]     <snapshot>\n"
     "\tsend [-nVvPe] -t <receive_resume_token>\n"
@@ -114,6 +126,49 @@ def test_a_new_command_can_all() -> None:
     assert "zstd_active" not in caps
 
 
+def test_two_versions_are_told_apart() -> None:
+    """OpenZFS 2.1 and 2.3 send and receive alike, and only the newer one says in JSON what it has."""
+    pool = MODERN_POOL | {"feature@encryption": "enabled"}
+    old, new = (
+        zfs_features.capabilities(send, OPENZFS_RECEIVE, pool, legacy=False) for send in (OPENZFS_21_SEND, OPENZFS_SEND)
+    )
+    assert old == new
+    assert "encryption" in new
+    assert [zfs_features.has_json(said) for said in (OPENZFS_21_GET, OPENZFS_GET)] == [False, True]
+    assert zfs_features.parse_version("zfs-2.1.11-1+deb12u1\nzfs-kmod-2.1.11-1+deb12u1\n") == ("2.1.11-1+deb12u1",) * 2
+
+
+# As OpenZFS 2.3.2 puts it together: a dataset with a value of two lines, a snapshot, a bookmark.
+JSON = (
+    '{"output_version":{"command":"zfs get","vers_major":0,"vers_minor":1},"datasets":{'
+    '"a/my bank":{"name":"a/my bank","type":"FILESYSTEM","pool":"a","createtxg":"7","properties":{'
+    '"guid":{"value":"17144909666622539010","source":{"type":"NONE","data":"-"}},'
+    '"user:note":{"value":"one\\na/other\\tsnaprep:pair\\tp\\tlocal","source":{"type":"LOCAL","data":"-"}},'
+    '"snaprep:pair":{"value":"p","source":{"type":"INHERITED","data":"a"}}}},'
+    '"a/my bank@s0":{"name":"a/my bank@s0","type":"SNAPSHOT","pool":"a","createtxg":"20","dataset":"a/my bank",'
+    '"snapshot_name":"s0","properties":{"guid":{"value":"4226403494668104661","source":{"type":"NONE","data":"-"}}}},'
+    '"a/my bank#s0":{"name":"a/my bank#s0","type":"BOOKMARK","pool":"a","createtxg":"20","properties":{'
+    '"origin":{"value":"-","source":{"type":"NONE","data":"-"}}}}}}\n'
+)
+
+
+def test_json_is_read_like_text() -> None:
+    """The same rows come of both; a value that looks like lines of the text is one value."""
+    rows = zfs_facts.parse_json(JSON)
+    assert rows is not None
+    assert set(rows) == {"a/my bank", "a/my bank@s0", "a/my bank#s0"}
+    assert rows["a/my bank"]["user:note"] == zfs_facts.Value("one\na/other\tsnaprep:pair\tp\tlocal", local=True)
+    assert not zfs_facts.is_marked(rows, "a/my bank", zfs_facts.PAIR, "p")
+    assert zfs_facts.number_of(rows, "a/my bank@s0", "guid") == 4226403494668104661
+    assert zfs_facts.text_of(rows, "a/my bank#s0", "origin") is None
+
+
+@pytest.mark.parametrize("said", [JSON[:200], JSON.replace("one", "\\u00e9"), "", "{}\n"])
+def test_json_that_cannot_be_relied_on(said: str) -> None:
+    """What is not whole, or was written by the numbers of its characters, is left to the text."""
+    assert zfs_facts.parse_json(said) is None
+
+
 def test_versions_and_sizes_are_parsed() -> None:
     """Both kinds of `zfs version`, and rounded sizes of an old `zpool get`."""
     assert zfs_features.parse_version("zfs-2.3.9-1\nzfs-kmod-2.2.6-1\n") == ("2.3.9-1", "2.2.6-1")
@@ -166,6 +221,16 @@ def test_a_recv_image_needs_all_its_marks() -> None:
     for prop in local["r"]:
         with pytest.raises(CheckFailed):
             zfs_guard.require_recv("r", "p", {"r": {k: v for k, v in local["r"].items() if k != prop}})
+
+
+def test_a_marked_image_is_not_to_be_mounted_by_hand() -> None:
+    """`check` tells how to mount a dataset that no run has marked; for one that is, who serves is looked at first."""
+    layout = Layout("p", "a/bank", ("",))
+    for properties, hint in (({}, "zfs mount a/bank"), ({"serves": "primary"}, "takeover")):
+        live = Image(name="a/bank", role=ImageRole.LIVE, properties=properties)
+        found = next(zfs_check._live(layout, live, "/bank", ("/bank", "/bank.replica"), as_target=False))
+        assert found.id == "not-mounted"
+        assert hint in found.hint
 
 
 def test_clones_outside_keep_an_image() -> None:

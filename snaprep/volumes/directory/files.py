@@ -62,7 +62,8 @@ def size_bytes(directory: Path, until_s: float) -> int:
     total, folders = 0, [directory]
     while folders:
         if time.monotonic() > until_s:
-            raise SnaprepError("volume-timeout", f"{directory} could not be looked through in time")
+            what = f"{directory} could not be looked through in time"
+            raise SnaprepError("volume-timeout", what, hint="Does the filesystem answer? See the kernel's log.")
         try:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:

@@ -234,7 +234,8 @@ class DirectoryVolume:
         place = self._at.path(image)
         with marks.changing(place) as found:
             if found.pair not in ("", self.pair):
-                raise CheckFailed("not-ours", f"{image} belongs to pair {found.pair}")
+                what = f"{image} belongs to pair {found.pair}"
+                raise CheckFailed("not-ours", what, hint="Use that pair's configuration.")
             marks.write(place, replace(found, pair=self.pair, role=role))
 
     def clone(

@@ -10,8 +10,10 @@ MAXNAMELEN = 255
 ZCP_DEFAULT_INSTRLIMIT = 10_000_000
 ZCP_DEFAULT_MEMLIMIT = 10 * 2**20
 WRAPPING_KEY_LEN = 32
-# Linux has no numbers of these names; OpenZFS borrows them.
-ECKSUM, ECHRNG, ETIME = errno.EBADE, errno.ECHRNG, errno.ETIME
+# ZFS's own errors borrow numbers of the system's. Not every system has those of Linux; FreeBSD's ZFS borrows others.
+ECKSUM: int = getattr(errno, "EBADE", 97)
+ECHRNG: int = getattr(errno, "ECHRNG", errno.ENXIO)
+ETIME: int = getattr(errno, "ETIME", errno.ETIMEDOUT)
 
 
 class zfs_errno(IntEnum):  # noqa: N801  # pyzfs's name

@@ -14,14 +14,13 @@ from snaprep.volumes.lzc import exceptions as lzc_exc
 from snaprep.volumes.lzc import translate
 from snaprep.volumes.lzc.constants import MAXNAMELEN
 from snaprep.volumes.lzc.library import call
-from snaprep.volumes.lzc.names import Name, as_name
+from snaprep.volumes.lzc.names import Key, Name, Properties, as_key, as_name
 
-Properties = dict[bytes, object]
 _TYPES: Final = {"zfs": 2, "zvol": 3}
 _KEY_COMMANDS: Final = {"new_key": 2, "inherit": 3, "force_new_key": 4, "force_inherit": 5}
 
 
-def lzc_create(name: Name, ds_type: str = "zfs", props: Properties | None = None, key: bytes | None = None) -> None:
+def lzc_create(name: Name, ds_type: str = "zfs", props: Properties | None = None, key: Key | None = None) -> None:
     """Make a filesystem ("zfs") or a volume ("zvol", which needs `volsize` in bytes). It is not mounted.
 
     `props` are properties as the kernel stores them: numbers are numbers, a choice (`compression`) is its number, text
@@ -37,7 +36,7 @@ def lzc_create(name: Name, ds_type: str = "zfs", props: Properties | None = None
     name = as_name(name)
     if ds_type not in _TYPES:
         raise lzc_exc.DatasetTypeInvalid(str(ds_type).encode())
-    code = call("lzc_create", name, _TYPES[ds_type], props or {}, key or None, len(key or b""))
+    code = call("lzc_create", name, _TYPES[ds_type], props or {}, *as_key(key))
     if code:
         raise translate.create(code, name)
 
@@ -108,6 +107,8 @@ def lzc_destroy(name: Name) -> None:
 def lzc_exists(name: Name) -> bool:
     """Whether there is a filesystem, volume or snapshot of this name. False for bookmarks, and for bad names.
 
+    Raises NameInvalid for a NUL only.
+
     >>> lzc.lzc_exists(b"tank/db@monday"), lzc.lzc_exists(b"tank/db@sunday")
     (True, False)
     """
@@ -148,7 +149,7 @@ def lzc_rollback_to(name: Name, snap: Name) -> None:
         raise translate.rollback(code, name, snap)
 
 
-def lzc_load_key(fsname: Name, noop: bool, key: bytes) -> None:  # noqa: FBT001  # pyzfs's signature
+def lzc_load_key(fsname: Name, noop: bool, key: Key) -> None:  # noqa: FBT001  # pyzfs's signature
     """Load the wrapping key of an encryption root, or with `noop` only see whether it is the right one.
 
     Raises EncryptionKeyInvalid, EncryptionKeyAlreadyLoaded, FilesystemNotFound, PropertyInvalid.
@@ -158,7 +159,7 @@ def lzc_load_key(fsname: Name, noop: bool, key: bytes) -> None:  # noqa: FBT001 
     >>> lzc.lzc_load_key(b"tank/safe", True, b"k" * 32)
     """
     fsname = as_name(fsname)
-    code = call("lzc_load_key", fsname, noop, key, len(key))
+    code = call("lzc_load_key", fsname, noop, *as_key(key))
     if code:
         doing = "check the key" if noop else "load the key"
         raise translate.key(code, fsname, doing, lzc_exc.EncryptionKeyInvalid)
@@ -177,7 +178,7 @@ def lzc_unload_key(fsname: Name) -> None:
         raise translate.key(code, fsname, "unload the key", lzc_exc.EncryptionKeyNotLoaded)
 
 
-def lzc_change_key(fsname: Name, crypt_cmd: str, props: Properties | None = None, key: bytes | None = None) -> None:
+def lzc_change_key(fsname: Name, crypt_cmd: str, props: Properties | None = None, key: Key | None = None) -> None:
     """Wrap the key of a dataset anew: "new_key", "inherit", "force_new_key" or "force_inherit".
 
     Raises UnknownCryptCommand, EncryptionKeyNotLoaded, FilesystemNotFound, PropertyInvalid.
@@ -189,6 +190,6 @@ def lzc_change_key(fsname: Name, crypt_cmd: str, props: Properties | None = None
     fsname = as_name(fsname)
     if crypt_cmd not in _KEY_COMMANDS:
         raise lzc_exc.UnknownCryptCommand(str(crypt_cmd).encode())
-    code = call("lzc_change_key", fsname, _KEY_COMMANDS[crypt_cmd], props or {}, key or None, len(key or b""))
+    code = call("lzc_change_key", fsname, _KEY_COMMANDS[crypt_cmd], props or {}, *as_key(key))
     if code:
         raise translate.key(code, fsname, "change the key", lzc_exc.EncryptionKeyNotLoaded)

@@ -14,6 +14,7 @@ from snaprep.volumes.lzc.exceptions import BadStream, StreamTruncated
 # A record's type and payload size, then of a begin record: magic, version and features, seconds since 1970, type of the
 # dataset, flags, GUIDs, name.
 _BEGIN: Final = Struct("=IIQQQIIQQ256s")
+BEGIN_BYTES: Final = _BEGIN.size
 _FIELDS: Final = (
     "drr_magic",
     "drr_versioninfo",
@@ -52,8 +53,8 @@ def receive_header(fd: int) -> tuple[dict[str, int | bytes], BeginRecord]:
     snaprep.volumes.lzc.exceptions.BadStream: [Errno 52] the stream is damaged, or is none that this call receives
     """
     read = bytearray()
-    while len(read) < _BEGIN.size:
-        part = os.read(fd, _BEGIN.size - len(read))
+    while len(read) < BEGIN_BYTES:
+        part = os.read(fd, BEGIN_BYTES - len(read))
         if not part:
             raise StreamTruncated
         read += part

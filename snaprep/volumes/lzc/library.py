@@ -10,11 +10,12 @@ import ctypes
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from snaprep.volumes import nvlist
 from snaprep.volumes.lzc.exceptions import FunctionNotSupported, LibraryNotFound, ZFSInitializationFailed
+from snaprep.volumes.lzc.values import DEPTH_LIMIT
 
 DEVICE: Final = "/dev/zfs"
 # The newest first. OpenZFS 2.x has the third version of both libraries, 0.8 the first. Full names, because the loader's
@@ -34,6 +35,13 @@ _LETTERS: dict[str, Any] = {
     "U": ctypes.c_uint,
     "l": ctypes.c_uint64,
 }
+# What whole numbers of C hold: ctypes would cut the rest off, and a wrong descriptor would be written to.
+_WHOLE: dict[str, tuple[int, int]] = {
+    "b": (-(2**31), 2**31 - 1),
+    "i": (-(2**31), 2**31 - 1),
+    "U": (0, 2**32 - 1),
+    "l": (0, 2**64 - 1),
+}
 # One letter an argument. All of them return 0 or an errno, but lzc_exists, which returns a truth.
 _ARGUMENTS: dict[str, str] = {
     "lzc_bookmark": "no",
@@ -49,7 +57,6 @@ _ARGUMENTS: dict[str, str] = {
     "lzc_get_bookmark_props": "so",
     "lzc_get_bookmarks": "sno",
     "lzc_get_holds": "so",
-    "lzc_get_props": "so",
     "lzc_hold": "nio",
     "lzc_load_key": "sbpU",
     "lzc_pool_checkpoint": "s",
@@ -80,7 +87,6 @@ _ARGUMENTS: dict[str, str] = {
     "lzc_unload_key": "s",
     "lzc_wait": "sbw",
     "lzc_wait_fs": "sbw",
-    "lzc_wait_tag": "sblw",
 }
 
 # A class of functions of our own: what is declared here cannot clash with what others declare for the same library.
@@ -90,6 +96,8 @@ _lock = threading.Lock()
 _functions: dict[str, Callable[..., int]] = {}
 _opened: dict[str, ctypes.CDLL] = {}
 _initialised: set[str] = set()
+# No child of a fork begins with a lock that nobody in it will release, or with a library half opened.
+os.register_at_fork(before=_lock.acquire, after_in_child=_lock.release, after_in_parent=_lock.release)
 
 
 def _load(key: str, names: tuple[str, ...]) -> ctypes.CDLL:
@@ -129,12 +137,14 @@ def _declare_nvpair(library: ctypes.CDLL) -> None:
 
 
 def has(function: str) -> bool:
-    """Whether the library that is installed has a function; False when there is no library. Needs no kernel module."""
+    """Whether the library that is installed has a function of the binding; False when there is none. Needs no kernel
+    module.
+    """
     try:
         library = _load("core", _CORE_NAMES)
     except LibraryNotFound:
         return False
-    return hasattr(library, function)
+    return function in _ARGUMENTS and hasattr(library, function)
 
 
 def core() -> ctypes.CDLL:
@@ -208,15 +218,17 @@ def _function(library: ctypes.CDLL, name: str) -> Callable[..., int]:
 
 
 def call(function: str, *arguments: object) -> int:
-    """What the C function returns. A dict goes in as an nvlist, an Output comes back as one; None is a null pointer.
+    """What the C function returns. A mapping goes in as an nvlist, an Output comes back as one; None is a null pointer.
 
-    Raises LibraryNotFound, ZFSInitializationFailed, FunctionNotSupported.
+    Raises LibraryNotFound, ZFSInitializationFailed, FunctionNotSupported, what `nvlist.pack` raises, and TypeError or
+    OverflowError for a number that is none, or that its C type cannot hold.
     """
     called = _function(core(), function)
     lists: list[ctypes.c_void_p] = []
     outputs: list[tuple[Output, ctypes.c_void_p]] = []
     try:
-        code = called(*(_given(argument, lists, outputs) for argument in arguments))
+        given = zip(_ARGUMENTS[function], arguments, strict=True)
+        code = called(*[_given(letter, argument, lists, outputs) for letter, argument in given])
         for output, pointer in outputs:
             output.pairs = from_nvlist(pointer)
         return code
@@ -226,13 +238,32 @@ def call(function: str, *arguments: object) -> int:
                 nvpair().nvlist_free(pointer)
 
 
-def _given(argument: object, lists: list[ctypes.c_void_p], outputs: list[tuple[Output, ctypes.c_void_p]]) -> object:
-    if isinstance(argument, dict):
-        pointer = to_nvlist(argument)
+def _given(
+    letter: str, argument: object, lists: list[ctypes.c_void_p], outputs: list[tuple[Output, ctypes.c_void_p]]
+) -> object:
+    if isinstance(argument, Mapping):
+        pairs = dict(argument)
+        pointer = to_nvlist(pairs)
         lists.append(pointer)
+        # The library puts the list into one of its own, and ends the process when that is too deep for it.
+        if _levels(pairs) > DEPTH_LIMIT:
+            raise nvlist.NvlistError(f"lists within lists deeper than {DEPTH_LIMIT - 1}")
         return pointer
     if isinstance(argument, Output):
         pointer = ctypes.c_void_p()
         outputs.append((argument, pointer))
         return ctypes.byref(pointer)
+    if letter in _WHOLE:
+        if not isinstance(argument, int):
+            raise TypeError(f"{type(argument).__name__} where a whole number is wanted")
+        low, high = _WHOLE[letter]
+        if not low <= argument <= high:
+            raise OverflowError(f"{argument} where {low} to {high} is wanted")
     return argument
+
+
+def _levels(value: object) -> int:
+    """How many lists stand within one another, the outermost counted."""
+    if isinstance(value, dict):
+        return 1 + max(map(_levels, value.values()), default=0)
+    return max(map(_levels, value), default=0) if isinstance(value, list) else 0

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias, TypeVar
 
 from snaprep.volumes.lzc import exceptions as lzc_exc
 from snaprep.volumes.lzc.constants import MAXNAMELEN
 from snaprep.volumes.lzc.exceptions import ZFSError
 
 Maker = Callable[[bytes | None], ZFSError]
-Name = bytes | str
+Name: TypeAlias = bytes | str
+T = TypeVar("T")
+# Each kind of key by itself: a type checker takes no dict[bytes, ...] where a Mapping of both kinds is wanted.
+ByName: TypeAlias = Mapping[bytes, T] | Mapping[str, T] | Mapping[Name, T]
+Properties: TypeAlias = ByName[object]
+Key: TypeAlias = bytes | bytearray | memoryview
 _PART = rb"[A-Za-z0-9_.: -]+"
 _FILESYSTEM = re.compile(rb"%b(?:/%b)*" % (_PART, _PART))
 _SNAPSHOT = re.compile(rb"%b@%b" % (_FILESYSTEM.pattern, _PART))
@@ -26,6 +32,27 @@ def as_name(name: Name) -> bytes:
     if b"\0" in name:
         raise lzc_exc.NameInvalid(name)
     return name
+
+
+def optional_name(name: Name | None) -> bytes | None:
+    return None if name is None else as_name(name)
+
+
+def as_names(names: Iterable[Name]) -> dict[bytes, object]:
+    """Several names as C takes them: the keys of a list. TypeError for a single name, whose letters are no names."""
+    if isinstance(names, (bytes, str)):
+        raise TypeError(f"a list of names is wanted, not the name {names!r}")
+    return {as_name(name): None for name in names}
+
+
+def as_key(key: Key | None) -> tuple[bytes | None, int]:
+    """A wrapping key as C takes it, and its length. A null pointer for none and for an empty one."""
+    if key is None:
+        return None, 0
+    if not isinstance(key, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a key is bytes, not {type(key).__name__}")
+    given = bytes(key)
+    return given or None, len(given)
 
 
 def is_filesystem(name: bytes) -> bool:

@@ -19,6 +19,7 @@ from snaprep.volumes.lzc.values import (
     Array,
     Kind,
     NvlistError,
+    Pairs,
     UInt64,
     kind_of,
     name_of,
@@ -149,14 +150,14 @@ def _strings(data: bytes, at: int, follow: int, count: int) -> list[object]:
     return values
 
 
-def encode(pairs: dict[bytes, object], flags: int) -> bytes:
+def encode(pairs: Pairs, flags: int) -> bytes:
     """The pairs of a list and its end. `flags` go to every list within it."""
     out = bytearray()
     _put_pairs(out, pairs, flags, 0)
     return bytes(out)
 
 
-def _put_pairs(out: bytearray, pairs: dict[bytes, object], flags: int, depth: int) -> None:
+def _put_pairs(out: bytearray, pairs: Pairs, flags: int, depth: int) -> None:
     if depth > DEPTH_LIMIT:
         raise NvlistError(f"lists within lists deeper than {DEPTH_LIMIT}")
     for key, value in pairs.items():

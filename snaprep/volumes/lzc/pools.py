@@ -43,23 +43,6 @@ def lzc_reopen(poolname: Name, restart: bool = True) -> None:  # noqa: FBT001, F
         raise translate.pool(code, name, "reopen the pool")
 
 
-def lzc_get_props(poolname: Name) -> dict[bytes, object]:
-    """The properties of a pool, each a dict with `value` and `source`. OpenZFS 2.3 and later.
-
-    pyzfs up to 2.3 has a function of this name for datasets, which never worked.
-
-    Raises PoolNotFound, FunctionNotSupported.
-
-    >>> if lzc.is_supported(lzc.lzc_get_props):
-    ...     assert b"guid" in lzc.lzc_get_props(b"tank")
-    """
-    name, found = as_name(poolname), Output()
-    code = call("lzc_get_props", name, found)
-    if code:
-        raise translate.pool(code, name, "read the pool's properties")
-    return found.pairs
-
-
 def lzc_pool_checkpoint(name: Name) -> None:
     """Make the pool's checkpoint.
 
@@ -118,6 +101,8 @@ def lzc_channel_program_nosync(
 ) -> object:
     """`lzc_channel_program` for one that changes nothing: it waits for no transaction, so it is faster.
 
+    Raises what `lzc_channel_program` raises.
+
     >>> lzc.lzc_channel_program_nosync(b"tank", b"args = ... ; return zfs.exists(args['argv'][1])", params=[b"tank/db"])
     True
     """
@@ -134,12 +119,23 @@ def _program(function: str, poolname: Name, program: Name, instrlimit: int, meml
 
 
 # What `lzc_wait` and `lzc_wait_fs` wait for.
-WAIT_ACTIVITIES = ("checkpoint_discard", "free", "initialize", "replace", "remove", "resilver", "scrub", "trim")
+WAIT_ACTIVITIES = (
+    "checkpoint_discard",
+    "free",
+    "initialize",
+    "replace",
+    "remove",
+    "resilver",
+    "scrub",
+    "trim",
+    "raidz_expand",
+)
 WAIT_FS_ACTIVITIES = ("deleteq",)
 
 
 def lzc_wait(poolname: Name, activity: str) -> bool:
-    """Wait, without limit, until an activity of a pool has ended: one of WAIT_ACTIVITIES. OpenZFS 2.0; not in pyzfs.
+    """Wait, without limit, until an activity of a pool has ended: one of WAIT_ACTIVITIES. OpenZFS 2.0, for
+    "raidz_expand" 2.3; not in pyzfs.
 
     Returns whether there was anything to wait for. Raises PoolNotFound, FunctionNotSupported, ValueError.
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from snaprep.volumes.lzc import exceptions as lzc_exc
 from snaprep.volumes.lzc import translate
 from snaprep.volumes.lzc.library import Output, call
-from snaprep.volumes.lzc.names import Name, as_name
+from snaprep.volumes.lzc.names import ByName, Name, Properties, as_name, as_names
 
-Properties = dict[bytes, object]
-
-
-def _named(names: Iterable[Name]) -> dict[bytes, object]:
-    return {as_name(name): None for name in names}
+BookmarkProperties = dict[bytes, dict[bytes, Any]]
 
 
 def _absent(failed: Output) -> list[bytes]:
@@ -43,7 +40,7 @@ def lzc_snapshot(snaps: Iterable[Name], props: Properties | None = None) -> None
     ...     failure.failures
     ((b'tank/db@now', 17),)
     """
-    wanted, failed = _named(snaps), Output()
+    wanted, failed = as_names(snaps), Output()
     code = call("lzc_snapshot", wanted, props or {}, failed)
     if code:
         names = list(wanted)
@@ -65,7 +62,7 @@ def lzc_destroy_snaps(snaps: Iterable[Name], defer: bool) -> None:  # noqa: FBT0
 
     >>> lzc.lzc_destroy_snaps([b"tank/db@monday", b"tank/db@never"], defer=False)
     """
-    wanted, failed = _named(snaps), Output()
+    wanted, failed = as_names(snaps), Output()
     code = call("lzc_destroy_snaps", wanted, defer, failed)
     if code:
         raise translate.several(
@@ -89,7 +86,7 @@ def lzc_snaprange_space(firstsnap: Name, lastsnap: Name) -> int:
     return space.value
 
 
-def lzc_hold(holds: Mapping[Name, Name], fd: int | None = None) -> list[bytes]:
+def lzc_hold(holds: ByName[Name], fd: int | None = None) -> list[bytes]:
     """Hold snapshots of one pool, so that nothing destroys them. `holds` maps snapshots to tags; all or none.
 
     With `fd`, a descriptor of /dev/zfs opened with O_EXCL, the holds end when it is closed: at the latest with the
@@ -121,7 +118,7 @@ def lzc_hold(holds: Mapping[Name, Name], fd: int | None = None) -> list[bytes]:
     return _absent(failed)
 
 
-def lzc_release(holds: Mapping[Name, Sequence[Name]]) -> list[bytes]:
+def lzc_release(holds: ByName[Sequence[Name]]) -> list[bytes]:
     """End holds. `holds` maps snapshots of one pool to lists of tags.
 
     Returns what does not exist and was passed over: snapshots, and `snapshot#tag` for tags. Raises HoldReleaseFailure:
@@ -138,7 +135,7 @@ def lzc_release(holds: Mapping[Name, Sequence[Name]]) -> list[bytes]:
             raise TypeError("the tags of a snapshot are a list")
         wanted[as_name(snapshot)] = [as_name(tag) for tag in tags]
     failed = Output()
-    code = call("lzc_release", {snapshot: _named(tags) for snapshot, tags in wanted.items()}, failed)
+    code = call("lzc_release", {snapshot: as_names(tags) for snapshot, tags in wanted.items()}, failed)
     if code:
         raise translate.several(
             code,
@@ -150,7 +147,7 @@ def lzc_release(holds: Mapping[Name, Sequence[Name]]) -> list[bytes]:
     return _absent(failed)
 
 
-def lzc_get_holds(snapname: Name) -> dict[bytes, object]:
+def lzc_get_holds(snapname: Name) -> dict[bytes, int]:
     """The tags under which a snapshot is held, each with its time in seconds since 1970.
 
     Raises SnapshotNotFound, SnapshotNameInvalid, NameTooLong, FeatureNotSupported.
@@ -164,10 +161,10 @@ def lzc_get_holds(snapname: Name) -> dict[bytes, object]:
     code = call("lzc_get_holds", snapshot, holds)
     if code:
         raise translate.get_holds(code, snapshot)
-    return holds.pairs
+    return cast("dict[bytes, int]", holds.pairs)
 
 
-def lzc_bookmark(bookmarks: Mapping[Name, Name]) -> None:
+def lzc_bookmark(bookmarks: ByName[Name]) -> None:
     """Make bookmarks. `bookmarks` maps new bookmarks to snapshots, or to bookmarks where the pool can copy them.
 
     Raises BookmarkFailure: BookmarkExists, SnapshotNotFound, BookmarkNotSupported, BookmarkMismatch,
@@ -188,7 +185,7 @@ def lzc_bookmark(bookmarks: Mapping[Name, Name]) -> None:
         )
 
 
-def lzc_get_bookmarks(fsname: Name, props: Iterable[Name] | None = None) -> dict[bytes, object]:
+def lzc_get_bookmarks(fsname: Name, props: Iterable[Name] | None = None) -> dict[bytes, BookmarkProperties]:
     """The bookmarks of a filesystem by their short names, each with the properties that were asked for.
 
     `props` are names: `guid`, `createtxg` and `creation` (seconds since 1970), on newer pools more. Each property is a
@@ -201,14 +198,14 @@ def lzc_get_bookmarks(fsname: Name, props: Iterable[Name] | None = None) -> dict
     [b'guid']
     """
     filesystem, found = as_name(fsname), Output()
-    code = call("lzc_get_bookmarks", filesystem, _named(props or ()), found)
+    code = call("lzc_get_bookmarks", filesystem, as_names(props or ()), found)
     if code:
         raise translate.one(code, filesystem, "list the bookmarks", {errno.ENOENT: lzc_exc.FilesystemNotFound})
-    return found.pairs
+    return cast("dict[bytes, BookmarkProperties]", found.pairs)
 
 
-def lzc_get_bookmark_props(bookmark: Name) -> dict[bytes, object]:
-    """All properties of one bookmark. OpenZFS 2.0 and later; not in pyzfs.
+def lzc_get_bookmark_props(bookmark: Name) -> BookmarkProperties:
+    """All properties of one bookmark, each a dict with `value`. OpenZFS 2.0 and later; not in pyzfs.
 
     Raises BookmarkNotFound, BookmarkNameInvalid, FunctionNotSupported.
 
@@ -220,7 +217,7 @@ def lzc_get_bookmark_props(bookmark: Name) -> dict[bytes, object]:
     code = call("lzc_get_bookmark_props", name, found)
     if code:
         raise translate.bookmark_properties(code, name)
-    return found.pairs
+    return cast("BookmarkProperties", found.pairs)
 
 
 def lzc_destroy_bookmarks(bookmarks: Iterable[Name]) -> None:
@@ -230,7 +227,7 @@ def lzc_destroy_bookmarks(bookmarks: Iterable[Name]) -> None:
 
     >>> lzc.lzc_destroy_bookmarks([b"tank/db#never"])
     """
-    wanted, failed = _named(bookmarks), Output()
+    wanted, failed = as_names(bookmarks), Output()
     code = call("lzc_destroy_bookmarks", wanted, failed)
     if code:
         raise translate.several(

@@ -18,27 +18,28 @@ from collections.abc import Iterable
 from snaprep.volumes.lzc import exceptions as lzc_exc
 from snaprep.volumes.lzc import translate
 from snaprep.volumes.lzc.exceptions import ReceivePropertyFailure
-from snaprep.volumes.lzc.header import BeginRecord
-from snaprep.volumes.lzc.library import Output, call
-from snaprep.volumes.lzc.names import Name, as_name
+from snaprep.volumes.lzc.header import BEGIN_BYTES, BeginRecord
+from snaprep.volumes.lzc.library import Output, call, core, has
+from snaprep.volumes.lzc.names import Key, Name, Properties, as_key, as_name, optional_name
 
-Properties = dict[bytes, object]
 # What a stream may hold, by the words that pyzfs has for it; `saved` is the part of an interrupted receive.
 SEND_FLAGS = {"embedded_data": 1, "large_blocks": 2, "compress": 4, "raw": 8, "saved": 16}
 
 
-def _flags(flags: Iterable[Name] | None) -> int:
+def flags_of(flags: Iterable[Name] | None) -> int:
+    """The number for C. Raises UnknownStreamFeature."""
     value = 0
     for flag in flags or ():
         word = flag.decode(errors="replace") if isinstance(flag, bytes) else flag
         if word not in SEND_FLAGS:
             raise lzc_exc.UnknownStreamFeature(as_name(flag))
         value |= SEND_FLAGS[word]
+    if value & SEND_FLAGS["saved"]:
+        # The library of 0.8 passes over the flag, and what is sent is something else.
+        core()
+        if not has("lzc_redact"):
+            raise lzc_exc.UnknownStreamFeature(b"saved")
     return value
-
-
-def _optional(name: Name | None) -> bytes | None:
-    return None if name is None else as_name(name)
 
 
 def lzc_send(snapname: Name, fromsnap: Name | None, fd: int, flags: Iterable[Name] | None = None) -> None:
@@ -54,8 +55,8 @@ def lzc_send(snapname: Name, fromsnap: Name | None, fd: int, flags: Iterable[Nam
     >>> with open("copy", "wb") as file:
     ...     lzc.lzc_send(b"tank/db@tuesday", b"tank/db@monday", file.fileno(), ["compress", "large_blocks"])
     """
-    newer, older = as_name(snapname), _optional(fromsnap)
-    code = call("lzc_send", newer, older, fd, _flags(flags))
+    newer, older = as_name(snapname), optional_name(fromsnap)
+    code = call("lzc_send", newer, older, fd, flags_of(flags))
     if code:
         raise translate.send(code, newer, older)
 
@@ -75,8 +76,8 @@ def lzc_send_resume(
     >>> with open("copy", "wb") as file:
     ...     lzc.lzc_send_resume(b"tank/db@tuesday", None, file.fileno(), resumeobj=1, resumeoff=0)
     """
-    newer, older = as_name(snapname), _optional(fromsnap)
-    code = call("lzc_send_resume", newer, older, fd, _flags(flags), resumeobj, resumeoff)
+    newer, older = as_name(snapname), optional_name(fromsnap)
+    code = call("lzc_send_resume", newer, older, fd, flags_of(flags), resumeobj, resumeoff)
     if code:
         raise translate.send(code, newer, older)
 
@@ -89,9 +90,9 @@ def lzc_send_space(snapname: Name, fromsnap: Name | None = None, flags: Iterable
     >>> lzc.lzc_send_space(b"tank/db@tuesday") > lzc.lzc_send_space(b"tank/db@tuesday", b"tank/db@monday") > 0
     True
     """
-    newer, older = as_name(snapname), _optional(fromsnap)
+    newer, older = as_name(snapname), optional_name(fromsnap)
     space = ctypes.c_uint64()
-    code = call("lzc_send_space", newer, older, _flags(flags), ctypes.byref(space))
+    code = call("lzc_send_space", newer, older, flags_of(flags), ctypes.byref(space))
     if code:
         raise translate.send_space(code, newer, older)
     return space.value
@@ -114,9 +115,16 @@ def lzc_send_progress(snapname: Name, fd: int) -> tuple[int, int]:
     return written.value, visited.value
 
 
+def _record(begin_record: object) -> bytes:
+    """C reads as many bytes as a record has, whatever it is given."""
+    if not isinstance(begin_record, bytes) or len(begin_record) != BEGIN_BYTES:
+        raise TypeError(f"a stream's first record is {BEGIN_BYTES} bytes, as receive_header returns it")
+    return begin_record
+
+
 def _receive(function: str, snapname: Name, props: Properties | None, origin: Name | None, *rest: object) -> None:
     """A receive that gives nothing back; `rest` are C's arguments behind the origin."""
-    name, base = as_name(snapname), _optional(origin)
+    name, base = as_name(snapname), optional_name(origin)
     code = call(function, name, props or {}, base, *rest)
     if code:
         raise translate.receive(code, name, base)
@@ -158,6 +166,8 @@ def lzc_receive_resumable(
     """`lzc_receive`, but what has arrived is kept when the stream ends early: StreamTruncated (BadStream on 0.8), and
     the property `receive_resume_token` has what to ask the sender for. Until then the dataset takes no other stream.
 
+    Raises what `lzc_receive` raises.
+
     >>> with open("stream", "rb") as file:
     ...     lzc.lzc_receive_resumable(b"tank/copy@monday", file.fileno())
     """
@@ -176,11 +186,13 @@ def lzc_receive_with_header(
 ) -> None:
     """`lzc_receive` of a stream whose beginning was read by `receive_header`, to choose names by it.
 
+    Raises what `lzc_receive` raises.
+
     >>> with open("stream", "rb") as file:
     ...     header, record = lzc.receive_header(file.fileno())
     ...     lzc.lzc_receive_with_header(b"tank/copy@" + header["drr_toname"].split(b"@")[1], file.fileno(), record)
     """
-    _receive("lzc_receive_with_header", snapname, props, origin, force, resumable, raw, fd, bytes(begin_record))
+    _receive("lzc_receive_with_header", snapname, props, origin, force, resumable, raw, fd, _record(begin_record))
 
 
 class _Received:
@@ -228,9 +240,9 @@ def lzc_receive_one(
     >>> read_bytes > 0
     True
     """
-    name, base, received = as_name(snapname), _optional(origin), _Received(action_handle)
+    name, base, received = as_name(snapname), optional_name(origin), _Received(action_handle)
     code = call(
-        "lzc_receive_one", name, props or {}, base, force, resumable, raw, fd, bytes(begin_record), cleanup_fd,
+        "lzc_receive_one", name, props or {}, base, force, resumable, raw, fd, _record(begin_record), cleanup_fd,
         *received.arguments(),
     )  # fmt: skip
     return received.result(code, name, base)
@@ -246,22 +258,24 @@ def lzc_receive_with_cmdprops(
     origin: Name | None = None,
     props: Properties | None = None,
     cmdprops: Properties | None = None,
-    key: bytes | None = None,
+    key: Key | None = None,
     cleanup_fd: int = -1,
     action_handle: int | None = 0,
 ) -> tuple[int, int]:
     """`lzc_receive_one` that sets properties, too. In `cmdprops` a value is set as `zfs receive -o` sets it, None means
     inherited, as `-x`. `key` is the wrapping key for what is received, WRAPPING_KEY_LEN bytes.
 
+    Raises what `lzc_receive_one` raises; of what `cmdprops` asks for, too, ReceivePropertyFailure tells.
+
     >>> with open("stream", "rb") as file:
     ...     header, record = lzc.receive_header(file.fileno())
     ...     wanted = {b"canmount": 2, b"readonly": 1, b"snaprep:run": b"7"}
     ...     _ = lzc.lzc_receive_with_cmdprops(b"tank/copy@monday", file.fileno(), record, cmdprops=wanted)
     """
-    name, base, received = as_name(snapname), _optional(origin), _Received(action_handle)
+    name, base, received = as_name(snapname), optional_name(origin), _Received(action_handle)
     code = call(
-        "lzc_receive_with_cmdprops", name, props or {}, cmdprops or {}, key or None, len(key or b""), base,
-        force, resumable, raw, fd, bytes(begin_record), cleanup_fd, *received.arguments(),
+        "lzc_receive_with_cmdprops", name, props or {}, cmdprops or {}, *as_key(key), base,
+        force, resumable, raw, fd, _record(begin_record), cleanup_fd, *received.arguments(),
     )  # fmt: skip
     return received.result(code, name, base)
 
@@ -277,20 +291,22 @@ def lzc_receive_with_heal(
     origin: Name | None = None,
     props: Properties | None = None,
     cmdprops: Properties | None = None,
-    key: bytes | None = None,
+    key: Key | None = None,
     cleanup_fd: int = -1,
     action_handle: int | None = 0,
 ) -> tuple[int, int]:
     """`lzc_receive_with_cmdprops` that with `corrective` mends damaged blocks of the snapshot `snapname`, which exists,
     from a stream of the same snapshot. OpenZFS 2.2 and later.
 
+    Returns (bytes read, action handle). Raises what `lzc_receive_one` raises, and FunctionNotSupported.
+
     >>> with open("stream", "rb") as file:
     ...     header, record = lzc.receive_header(file.fileno())
     ...     _ = lzc.lzc_receive_with_heal(b"tank/db@monday", file.fileno(), record)
     """
-    name, base, received = as_name(snapname), _optional(origin), _Received(action_handle)
+    name, base, received = as_name(snapname), optional_name(origin), _Received(action_handle)
     code = call(
-        "lzc_receive_with_heal", name, props or {}, cmdprops or {}, key or None, len(key or b""), base,
-        force, corrective, resumable, raw, fd, bytes(begin_record), cleanup_fd, *received.arguments(),
+        "lzc_receive_with_heal", name, props or {}, cmdprops or {}, *as_key(key), base,
+        force, corrective, resumable, raw, fd, _record(begin_record), cleanup_fd, *received.arguments(),
     )  # fmt: skip
     return received.result(code, name, base)

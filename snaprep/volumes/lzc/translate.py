@@ -141,7 +141,9 @@ def several(
     if not errors:
         errors = [coded(meaning(code, names[0] if len(names) == 1 else None), code)]
     error = compound(errors, suppressed)
-    error.code = code
+    # A receive that only could not set properties returns 0: then the number is the first failure's.
+    if code:
+        error.code = code
     return error
 
 
@@ -197,6 +199,19 @@ def _bad_bookmark(name: bytes | None, wanted: Mapping[bytes, bytes]) -> ZFSError
     if len(source) > MAXNAMELEN or not (is_snapshot(source) or is_bookmark(source)):
         return lzc_exc.BookmarkSourceInvalid(source)
     return lzc_exc.PoolsDiffer(name) if len({pool_of(each) for each in wanted}) > 1 else None
+
+
+def redact(code: int, snapshot: bytes, bookmark: bytes) -> ZFSError:
+    if code == errno.EINVAL:
+        wrong = bad_snapshot(snapshot) or bad_name(bookmark, is_bookmark, lzc_exc.BookmarkNameInvalid)
+        return coded(wrong or lzc_exc.SnapshotMismatch(snapshot), code)
+    meanings: dict[int, ZFSError] = {
+        errno.ENOENT: lzc_exc.SnapshotNotFound(snapshot),
+        errno.EEXIST: lzc_exc.BookmarkExists(bookmark),
+        errno.ENAMETOOLONG: lzc_exc.NameTooLong(bookmark),
+        errno.ENOTSUP: lzc_exc.BookmarkNotSupported(bookmark),
+    }
+    return coded(meanings[code], code) if code in meanings else generic(code, snapshot, "redact the snapshot")
 
 
 def destroy_bookmark(code: int, name: bytes | None) -> ZFSError:
@@ -326,6 +341,8 @@ def send(code: int, newer: bytes, older: bytes | None) -> ZFSError:
 
 def send_space(code: int, newer: bytes, older: bytes | None) -> ZFSError:
     error = _ends(code, newer, older)
+    if error is None and code == errno.EINVAL and not is_snapshot(newer):
+        error = lzc_exc.NameInvalid(newer)
     return generic(code, newer, "estimate the stream") if error is None else coded(error, code)
 
 

@@ -7,13 +7,17 @@ value, so a list that was decoded can be encoded again and is the same list for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeAlias
 
 
 class NvlistError(ValueError):
     """Packed bytes that are no whole nvlist, or a list that no nvlist can hold."""
+
+
+# What can be packed. What comes back is always a dict with names of bytes.
+Pairs: TypeAlias = Mapping[bytes, object] | Mapping[str, object]
 
 
 class Kind(IntEnum):

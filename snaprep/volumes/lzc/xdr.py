@@ -18,6 +18,7 @@ from snaprep.volumes.lzc.values import (
     Array,
     Kind,
     NvlistError,
+    Pairs,
     UInt64,
     kind_of,
     name_of,
@@ -161,12 +162,12 @@ def _native_size(name: bytes, kind: int, count: int, value: object) -> int:
     return (len(name) + 24 & -8) + (pointers + body + 7 & -8)
 
 
-def encode(pairs: dict[bytes, object], flags: int) -> bytes:
+def encode(pairs: Pairs, flags: int) -> bytes:
     """The pairs of a list and its end. `flags` go to every list within it."""
     return _put_pairs(pairs, flags, 0)[0]
 
 
-def _put_pairs(pairs: dict[bytes, object], flags: int, depth: int) -> tuple[bytes, int]:
+def _put_pairs(pairs: Pairs, flags: int, depth: int) -> tuple[bytes, int]:
     """The pairs, and how many bytes the C library would count for them beyond what it writes."""
     if depth > DEPTH_LIMIT:
         raise NvlistError(f"lists within lists deeper than {DEPTH_LIMIT}")

@@ -126,12 +126,14 @@ def _live(
         what = f"{live.name} is mounted at {live.mounted_at}, the configuration says {serves_at}"
         yield Finding("mounted-elsewhere", "warn" if as_target else "fail", what, "check `mountpoint` in snaprep.toml")
     elif not as_target:
-        yield Finding("not-mounted", "fail", f"{live.name} is not mounted", f"zfs mount {live.name}")
+        # A former primary that was booted must not be opened before the other host was looked at.
+        looks = "`snaprep takeover` looks at both hosts, and mounts it where it is the right one"
+        hint = looks if "serves" in live.properties else f"zfs mount {live.name}"
+        yield Finding("not-mounted", "fail", f"{live.name} is not mounted", hint)
     if live.automounts:
         what = f"{live.name} is mounted at boot (canmount=on), before anybody knows whether it is the right copy"
-        yield Finding(
-            "mounted-at-boot", "warn", what, "the first rebuild sets canmount=noauto; mount it when it serves"
-        )
+        hint = "the first rebuild sets canmount=noauto; from then on `snaprep takeover` mounts it after a boot"
+        yield Finding("mounted-at-boot", "warn", what, hint)
     if live.read_only and not as_target:
         yield Finding("read-only", "fail", f"{live.name} is read-only", f"zfs set readonly=off {live.name}")
     lacking = sorted(set(layout.parts[1:]) - set(live.parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -15,10 +16,13 @@ from snaprep.volumes.base import Volume
 from snaprep.volumes.zfs import mounts as zfs_mounts
 from snaprep.volumes.zfs import privileged
 from snaprep.volumes.zfs.errors import explain
-from snaprep.volumes.zfs.facts import Rows, parse_get
+from snaprep.volumes.zfs.facts import Rows, parse_get, parse_json
+from snaprep.volumes.zfs.features import has_json, usage
 
 COMMAND_S = 20.0  # most that one zfs command may take
-BUSY_S = 3.0  # zfs-fuse says "busy" for a moment after an unmount
+# zfs-fuse says "busy" for a moment after an unmount, and while what was written to a clone goes to its disk: that is
+# done every 5 s, and renaming the clone's origin was refused for up to 5.1 s.
+BUSY_S = 15.0
 _PAUSE_S = 0.02
 
 
@@ -36,8 +40,21 @@ def zfs(*words: str, deadline_s: float = COMMAND_S) -> str:
 
 def get(props: Iterable[str], names: Iterable[str], *options: str, deadline_s: float = COMMAND_S) -> Rows:
     """Properties of several datasets or snapshots with one process. Raises `unknown-dataset` when one is missing."""
-    argv = ["get", "-Hp", *options, "-o", "name,property,value,source", ",".join(props), *names]
-    return parse_get(zfs(*argv, deadline_s=deadline_s))
+    words = [*options, ",".join(props), *names]
+    if speaks_json():  # in text a value with a line end looks like lines of its own
+        rows = parse_json(zfs("get", "-jp", *words, deadline_s=deadline_s))
+        if rows is not None:
+            return rows
+    return parse_get(zfs("get", "-Hp", "-o", "name,property,value,source", *words, deadline_s=deadline_s))
+
+
+@functools.cache
+def speaks_json() -> bool:
+    """Whether this host's `zfs get` has -j. Asked once. Raises `volume-unavailable`."""
+    try:
+        return has_json(usage(["zfs", "get"], COMMAND_S))
+    except CommandFailed as error:
+        raise explain(error) from error
 
 
 def get_local(names: Iterable[str]) -> Rows:
@@ -125,7 +142,8 @@ def mount_parts(image: str, paths: dict[str, str]) -> None:
             when_free(image, lambda name=name, path=path: program(privileged.mount(name, path)))  # type: ignore[misc]
     if not is_at(paths):
         wrong = ", ".join(f"{name} at {path}" for name, path in paths.items())
-        raise SnaprepError("mount-failed", f"after mounting, not all of this is so: {wrong}")
+        what = f"after mounting, not all of this is so: {wrong}"
+        raise SnaprepError("mount-failed", what, hint="Look what is at the path; it is not touched.")
 
 
 def with_users(image: Image) -> Image:

@@ -56,7 +56,8 @@ KINDS: tuple[Kind, ...] = (
     ),
     _kind(
         r"incremental source.*does not exist|not an earlier snapshot from the same fs"
-        r"|incremental source must be in same filesystem|could not send .*: does not exist|no longer the same snapshot",
+        r"|incremental source must be in same filesystem|could not send .*: does not exist|no longer the same snapshot"
+        r"|cannot resume send: .*no longer exists|incremental source could not be found",
         "base-missing",
         "Observe again: the snapshot was destroyed, or belongs to another dataset.",
     ),
@@ -67,7 +68,21 @@ KINDS: tuple[Kind, ...] = (
         "The stream was cut or changed on its way; the target is as before. The round is repeated.",
     ),
     _kind(
-        r"unsupported (feature|version)|stream has unsupported|pool must be upgraded|cannot perform raw receive",
+        r"requires -L \(--large-block\)",
+        "feature-mismatch",
+        "The base there has large blocks, and the sender's copy of it came without. Give the base's dataset a name "
+        "that is none of the pair's: without a base a whole copy is sent.",
+    ),
+    _kind(
+        r"encryption key does not match|IV set guid mi",
+        "wrong-key",
+        "What is received keeps the key that it came with, and takes no plain streams. Set it aside by a rename: then "
+        "a whole copy is sent.",
+    ),
+    _kind(
+        r"unsupported (feature|version)|stream has unsupported|must be upgraded|must be\s+updated"
+        r"|cannot perform raw receive|crypto parameters not compatible|incompatible embedded data stream"
+        r"|not compatible with the\s+data in the pool",
         "feature-mismatch",
         "The target's ZFS cannot read this stream: the flags are chosen from what both can do.",
     ),

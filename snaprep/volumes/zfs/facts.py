@@ -1,4 +1,4 @@
-"""From the text of `zfs get` to images and points. Pure: no program is started here.
+"""From what `zfs get` says to images and points. Pure: no program is started here.
 
 Marks are user properties, and those are inherited by children and may travel in a stream: only a value whose source is
 `local` is a mark.
@@ -6,6 +6,7 @@ Marks are user properties, and those are inherited by children and may travel in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,24 @@ def parse_get(text: str) -> Rows:
             name, prop, source = columns[0], columns[1], columns[-1]
             rows.setdefault(name, {})[prop] = Value("\t".join(columns[2:-1]), source == "local")
     return rows
+
+
+def parse_json(text: str) -> Rows | None:
+    """Output of `zfs get -jp`: users' values may hold line ends, too.
+
+    None where it is not whole, or holds a character by its number: how bytes beyond ASCII come out depends on the
+    locale, so that they are read from the other output.
+    """
+    if "\\u" in text:
+        return None
+    try:
+        found = json.loads(text)["datasets"]
+    except (ValueError, KeyError):
+        return None
+    return {
+        name: {p: Value(said["value"], said["source"]["type"] == "LOCAL") for p, said in entry["properties"].items()}
+        for name, entry in found.items()
+    }
 
 
 def parse_names(text: str, root: str) -> tuple[str, ...]:

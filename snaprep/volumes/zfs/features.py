@@ -79,6 +79,11 @@ def usage(argv: list[str], deadline_s: float) -> str:
         return error.stderr
 
 
+def has_json(get_usage: str) -> bool:
+    """Whether `zfs get` has -j, by its usage text: since OpenZFS 2.3."""
+    return "[-j" in get_usage
+
+
 def parse_version(text: str) -> tuple[str, str] | None:
     """`zfs version` prints "zfs-2.3.9-1" and below it the module's, "zfs-kmod-2.3.9-1"; an old one prints its usage."""
     match = re.match(r"zfs-(\S+)(?:\s+zfs-kmod-(\S+))?", text)

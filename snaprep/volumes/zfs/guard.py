@@ -46,7 +46,7 @@ def require_unclaimed(image: str, pair: str, local: Rows) -> None:
     """Raises `not-ours` when the image is marked by another pair."""
     other = text_of(local, image, PAIR)
     if other not in (None, pair):
-        raise CheckFailed("not-ours", f"{image} belongs to pair {other}")
+        raise CheckFailed("not-ours", f"{image} belongs to pair {other}", hint="Use that pair's configuration.")
 
 
 def require_our_point(snapshot: str, pair: str, rows: Rows, local: Rows) -> None:

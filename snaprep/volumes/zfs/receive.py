@@ -35,7 +35,9 @@ def program(
         known = is_marked(local, image, PAIR, layout.pair)
         zfs_guard.require_recv(image, layout.pair, local if known else zfs_look.local(layout, [image]))
     if zfs_command.mounts_below(image):
-        raise CheckFailed("recv-mounted", f"{image} is mounted; what is received into is never opened")
+        raise CheckFailed(
+            "recv-mounted", f"{image} is mounted; what is received into is never opened", hint=f"zfs unmount {image}"
+        )
     new = not (existing([name]) if part else rows)
     if new and origin and "origin" not in caps:
         _grow(layout, name, part, origin)
@@ -73,7 +75,8 @@ def _require_newest(image: str, base_guid: int, rows: Rows) -> None:
     snapshots = [n for n in rows if n.startswith(f"{image}@")]
     newest = max(snapshots, key=lambda n: number_of(rows, n, "createtxg"), default=None)
     if newest is None or number_of(rows, newest, "guid") != base_guid:
-        raise Stale("stale", f"the newest point of {image} is {newest}, not the base with GUID {base_guid}")
+        what = f"the newest point of {image} is {newest}, not the base with GUID {base_guid}"
+        raise Stale("stale", what, hint="it is looked at anew")
 
 
 def received(layout: Layout, image: str, point: str, guids: Sequence[int], tuning: Mapping[str, str]) -> Point:
@@ -85,7 +88,8 @@ def received(layout: Layout, image: str, point: str, guids: Sequence[int], tunin
     except SnaprepError as error:
         if error.id != "unknown-dataset":
             raise
-        raise SnaprepError("receive-incomplete", f"{image}@{point} is not there in every part") from error
+        what = f"{image}@{point} is not there in every part"
+        raise SnaprepError("receive-incomplete", what, hint="The round is repeated.") from error
     got = zfs_facts.point(every, layout.pair, rows)
     if guids and got.guids != tuple(guids):
         what = f"{image}@{point} has GUIDs {got.guids}; the source has {tuple(guids)}"

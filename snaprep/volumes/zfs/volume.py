@@ -314,7 +314,7 @@ class ZfsVolume:
     def rename(self, image: str, to: str) -> None:
         """Unmount and rename an image with its children. Raises `dataset-busy`, `dataset-exists`, `unknown-dataset`."""
         if self.ops.existing([to]):
-            raise SnaprepError("dataset-exists", f"{to} exists already")
+            raise SnaprepError("dataset-exists", f"{to} exists already", hint="Set it aside by a rename first.")
         intent = zfs_guard.intent(self.pair)
         rows = get([PAIR, intent], [*self.ops.existing(self.layout.datasets(image)), self.layout.parent])
         if is_marked(rows, self.layout.parent, intent, image) and zfs_look.half_made(self.layout, image):
@@ -375,5 +375,5 @@ class ZfsVolume:
         """Give the database's files to these names where their numbers differ from the other host's; how many."""
         mount = zfs_mounts.of_dataset(zfs_mounts.zfs_mounts(), image)
         if mount is None:
-            raise SnaprepError("not-mounted", f"{image} is not mounted")
+            raise SnaprepError("not-mounted", f"{image} is not mounted", hint=f"zfs mount {image}")
         return owner.chown_tree(mount.path, user, group)
