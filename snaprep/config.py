@@ -58,7 +58,8 @@ def load(file: Path) -> tuple[Pair, Policy]:
         data = file.read_bytes()
     except OSError as error:
         what = f"{file} cannot be read: {error.strerror}"
-        raise UsageError("config-unreadable", what, serving="nothing was touched") from error
+        hint = "make it readable for you, or name another with -c FILE"
+        raise UsageError("config-unreadable", what, hint=hint, serving="nothing was touched") from error
     return parse(data, str(file), file.parent)
 
 
@@ -298,7 +299,6 @@ def _policy(at: At, root: Root) -> Policy:
         undo_ms=in_rounds.duration_ms("undo", rounds.undo),
         freeze=fixed.freeze if fixed else rounds.freeze,
         freeze_lease_ms=in_leases.duration_ms("freeze", leases.freeze, 1000),
-        gate_lease_ms=in_leases.duration_ms("gate", leases.gate) if leases.gate else None,
         limit_bytes_per_s=in_rounds.rate("limit", rounds.limit),
         hold_pace_s=in_rounds.duration_ms("hold_pace", rounds.hold_pace) / 1000,
         rounds_max=rounds.max,
@@ -320,9 +320,6 @@ def check_policy(policy: Policy, at: At | None = None) -> None:
     if policy.budget_ms <= policy.undo_ms:
         what = f"{policy.budget_ms} ms leaves nothing beside the undo of {policy.undo_ms} ms"
         at.fail("rounds.budget", what, "raise it")
-    if policy.gate_ms < policy.budget_ms:
-        what = f"the gate would open after {policy.gate_ms} ms, before the budget of {policy.budget_ms} ms ends"
-        at.fail("leases.gate", what, 'raise it, or leave it "": budget and undo together')
 
 
 __all__ = ["check_policy", "example", "find", "load", "parse"]

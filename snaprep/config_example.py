@@ -103,10 +103,8 @@ hold_pace = "10s"
 attempts = 3
 
 [leases]
-# A freeze ends by itself after this time when nobody renews it.
+# A freeze ends by itself after this time. A closed gate does after what the budget leaves beside the undo.
 freeze = "10s"
-# So does a closed gate; empty: budget and undo together.
-gate = ""
 
 [transactions]
 # How long a cutover waits for old transactions before the run stops and says so.

@@ -85,7 +85,6 @@ class Rounds(Table):
 
 class Leases(Table):
     freeze: str = "10s"
-    gate: str = ""
 
 
 class Feed(Table):

@@ -62,6 +62,12 @@ def state_dir() -> Path:
     return Path(base) / "snaprep" if Path(base).is_absolute() else Path.home() / ".local" / "state" / "snaprep"
 
 
+def _path_of(pair: str) -> Path:
+    if not _PAIR_NAME.fullmatch(pair):
+        raise ValueError(f"not a pair's name: {pair!r}")
+    return state_dir() / pair / "journal.jsonl"
+
+
 class Journal:
     """The journal of one pair, perhaps bound to one run."""
 
@@ -72,14 +78,17 @@ class Journal:
         self._secrets = tuple(s for s in secrets if len(s) >= MASKED_LENGTH_MIN)
 
     @classmethod
+    def of(cls, pair: str) -> Journal:
+        """To be read: nothing is made or changed."""
+        return cls(_path_of(pair))
+
+    @classmethod
     def open(cls, pair: str, *, run: str = "", secrets: tuple[str, ...] = ()) -> Journal:
-        """Make the folder and the file where they are missing, and prune what has grown too large.
+        """To be written: make the folder and the file where they are missing, and prune what has grown too large.
 
         `secrets` are masked wherever they occur. Raises UsageError `journal-unwritable`.
         """
-        if not _PAIR_NAME.fullmatch(pair):
-            raise ValueError(f"not a pair's name: {pair!r}")
-        journal = cls(state_dir() / pair / "journal.jsonl", run, secrets)
+        journal = cls(_path_of(pair), run, secrets)
         try:
             journal.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             journal.path.parent.chmod(0o700)
@@ -89,13 +98,8 @@ class Journal:
                 if journal.path.stat().st_size > SIZE_MAX_BYTES:
                     journal._prune()
         except OSError as error:
-            what = f"the journal {journal.path} cannot be written: {error.strerror}"
-            hint = "make room or set XDG_STATE_HOME to a folder of yours"
-            raise UsageError("journal-unwritable", what, hint=hint) from error
+            raise _unwritable(journal._said(error)) from error
         return journal
-
-    def for_run(self, run: str) -> Journal:
-        return Journal(self.path, run, self._secrets)
 
     def append(self, kind: str, **values: object) -> None:
         """Write one line and wait until it is on disk. Trouble is kept in `trouble`, not raised."""
@@ -111,7 +115,16 @@ class Journal:
                 finally:
                     os.close(descriptor)
         except OSError as error:
-            self.trouble = f"the journal {self.path} cannot be written: {error.strerror}"
+            self.trouble = self._said(error)
+
+    def must_append(self, kind: str, **values: object) -> None:
+        """The same for what nobody could do without later. Raises UsageError `journal-unwritable`."""
+        self.append(kind, **values)
+        if self.trouble:
+            raise _unwritable(self.trouble)
+
+    def _said(self, error: OSError) -> str:
+        return f"the journal {self.path} cannot be written: {error.strerror}"
 
     def read(self) -> Reading:
         """All that can be read, and what can not. A journal that does not exist yet is empty."""
@@ -123,12 +136,8 @@ class Journal:
             return Reading((), (f"the journal {self.path} cannot be read: {error.strerror}",))
         return parse(data)
 
-    def entries(self, run: str | None = None) -> tuple[Entry, ...]:
-        return tuple(e for e in self.read().entries if run is None or e.run == run)
-
-    def last_run(self) -> str | None:
-        """The id of the newest run, by order of lines."""
-        return next((e.run for e in reversed(self.read().entries) if e.run), None)
+    def entries(self) -> tuple[Entry, ...]:
+        return self.read().entries
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -169,6 +178,11 @@ class Journal:
         if _SECRET_KEY.search(key) and value and not key.endswith("_file"):
             return MASK
         return mask(value, self._secrets) if isinstance(value, str) else value
+
+
+def _unwritable(what: str) -> UsageError:
+    hint = "make room or set XDG_STATE_HOME to a folder of yours"
+    return UsageError("journal-unwritable", what, hint=hint, serving="nothing was touched")
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:

@@ -31,9 +31,11 @@ from snaprep.loop.state import Run
 from snaprep.observe import observe
 from snaprep.session import Session
 from snaprep.verbs.check import check
+from snaprep.verbs.clean import clean
+from snaprep.verbs.command import command
 from snaprep.verbs.plan import plan
 from snaprep.verbs.status import status
-from snaprep.verbs.upkeep import clean, command, verify
+from snaprep.verbs.verify import verify
 
 _FOLLOWER_ENDS_S = 90.0
 __all__ = [

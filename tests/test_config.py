@@ -96,7 +96,7 @@ def test_example_takes_names() -> None:
         (("[derby]", "[rounds]\nbudget = '3'\n[derby]"), "config-value", "rounds.budget", "3s"),
         (("[derby]", "[rounds]\nbudget = '1s'\n[derby]"), "config-value", "rounds.budget", ""),
         (("[derby]", "[rounds]\nfreeze = 'often'\n[derby]"), "config-value", "rounds.freeze", ""),
-        (("[derby]", "[leases]\ngate = '1s'\n[derby]"), "config-value", "leases.gate", ""),
+        (("[derby]", "[leases]\nfreeze = '1ms'\n[derby]"), "config-value", "leases.freeze", ""),
         (("[derby]", "[hosts.db3]\nssh='x'\ndataset='a/b'\n[derby]"), "config-hosts", "hosts", ""),
         (('"ops@db2:2222"', '"db1"'), "config-hosts", "hosts.db2.ssh", ""),
         (('ssh = "db1"', 'ssh = "-oProxyCommand=x"'), "config-value", "hosts.db1.ssh", ""),

@@ -11,7 +11,7 @@ from snaprep import journal as module
 from snaprep.core.errors import UsageError
 from snaprep.core.model import CutoverTried
 from snaprep.core.spec import DerbySpec
-from snaprep.journal import Journal, earlier, parse
+from snaprep.journal import Journal, earlier, parse, state_dir
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +23,12 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
     """What was appended is read in its order, by run, from a file that only its owner can read."""
     journal = Journal.open("bank")
     journal.append("options", verb="rebuild")
-    one, two = journal.for_run("bank-1"), journal.for_run("bank-2")
+    one, two = Journal.open("bank", run="bank-1"), Journal.open("bank", run="bank-2")
     one.append("decided", action="Seed", expected_bytes=5)
     two.append("decided", action="Round")
     assert [e.kind for e in journal.entries()] == ["options", "decided", "decided"]
-    assert journal.entries("bank-1")[0].get("expected_bytes") == 5
-    assert journal.last_run() == "bank-2"
+    assert [e.run for e in journal.entries()] == ["", "bank-1", "bank-2"]
+    assert journal.entries()[1].get("expected_bytes") == 5
     assert journal.path == tmp_path / "snaprep" / "bank" / "journal.jsonl"
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(journal.path.parent.stat().st_mode) == 0o700
@@ -65,7 +65,7 @@ def test_no_secret_is_written() -> None:
     """A password is masked under a key that names it, inside values, and wherever its text occurs."""
     journal = Journal.open("bank", secrets=("hunter2-x",))
     spec = DerbySpec(database="/srv/db", password="other-secret")
-    journal.for_run("r").append(
+    journal.append(
         "started", spec=spec, as_dict=asdict(spec), error="jdbc:derby://h/db;password=hunter2-x", password_file="~/pw"
     )
     text = journal.path.read_text()
@@ -93,11 +93,11 @@ def test_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a journal that has grown too large keeps the newest runs, and every measured cutover."""
     monkeypatch.setattr(module, "SIZE_MAX_BYTES", 20_000)
     journal = Journal.open("bank")
-    journal.for_run("r0").append(
+    Journal.open("bank", run="r0").append(
         "cutover", **asdict(CutoverTried(ok=True, predicted_p50_ms=1, predicted_p90_ms=2, blocked_ms=3))
     )
     for number in range(60):
-        journal.for_run(f"r{number}").append("decided", text="x" * 500)
+        Journal.open("bank", run=f"r{number}").append("decided", text="x" * 500)
     again = Journal.open("bank", run="new")
     again.append("decided")
     assert journal.path.stat().st_size < 20_000
@@ -112,7 +112,7 @@ def test_history_outlives_a_run() -> None:
     good = CutoverTried(ok=True, predicted_p50_ms=700, predicted_p90_ms=1100, blocked_ms=812.5)
     bad = CutoverTried(ok=False, predicted_p50_ms=700, predicted_p90_ms=1100, blocked_ms=900, error="late")
     for run, tried in (("r1", good), ("r1", bad), ("r2", bad)):
-        journal.for_run(run).append("cutover", **asdict(tried), extra="ignored")
+        Journal.open("bank", run=run).append("cutover", **asdict(tried), extra="ignored")
     journal.append("cutover", ok="yes")
     journal.append("cutover", **{**asdict(good), "fed": "yes"})
     assert earlier(journal.entries()).cutovers == (good,)
@@ -122,13 +122,20 @@ def test_history_outlives_a_run() -> None:
     assert earlier(journal.entries()).cutovers == (good, fed)
 
 
-def test_trouble_does_not_stop_a_run(tmp_path: Path) -> None:
-    """A journal that cannot be opened is refused before a run; one that breaks later only says so."""
+def test_trouble_does_not_stop_a_run() -> None:
+    """A journal that cannot be opened is refused before a run; one that breaks later only says so, but for what is
+    needed later. To be read it need not be there.
+    """
+    assert Journal.of("bank").entries() == ()
+    assert not state_dir().exists()
     journal = Journal.open("bank")
     journal.path.unlink()
     journal.path.mkdir()
     journal.append("decided")
     assert "cannot be written" in journal.trouble
+    with pytest.raises(UsageError, match="cannot be written"):
+        journal.must_append("options")
+    assert "cannot be read" in Journal.of("bank").read().damaged[0]
     with pytest.raises(UsageError) as caught:
         Journal.open("bank")
     assert caught.value.id == "journal-unwritable"

@@ -27,8 +27,10 @@ from snaprep.loop.loop import loop
 from snaprep.loop.patience import RETRIES_OF_A_KIND
 from snaprep.loop.state import Run
 from snaprep.session import Session
+from snaprep.verbs.command import command
 from tests.core.facts import AB, both, empty, host, point, serving, with_engine
 from tests.core.models import PAIR
+from tests.sinks import Notes
 
 BEFORE = both(serving("a"), empty("b"))
 
@@ -42,6 +44,9 @@ class Agent:
         self.cancelled = 0
         self.rested_on: list[Rests | None] = []
         self.locked_by: RunInfo | None = None
+        self.inbox: list[str] = []
+        self.deaf = False
+        self.limits: list[object] = []
 
     def call(self, op: str, args: Mapping[str, object], result_type: type, **_: object) -> Any:  # noqa: ANN401
         del result_type
@@ -54,7 +59,17 @@ class Agent:
         if op == "perform":
             self.rested_on.append(cast("Rests | None", args["rests"]))
             return self.perform(cast("list[Any]", args["steps"]))
-        return [] if op == "commands" else None
+        if op == "post":
+            self.inbox.append(str(args["command"]))
+            return True
+        if op == "limit" and self.deaf:
+            raise HostUnreachable("deadline", f"{self.name} did not finish limit")
+        if op == "limit":
+            self.limits.append(args["bytes_per_s"])
+        if op == "commands":
+            said, self.inbox[:] = list(self.inbox), []
+            return said
+        return None
 
     def perform(self, steps: list[Any]) -> Performed:
         if self.dies:
@@ -79,20 +94,6 @@ class Agent:
 
     def close(self) -> None:
         self.alive = False
-
-
-class Quiet:
-    show_commands = False
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def report(self, report: Report, /) -> None: ...
-
-    def event(self, event: Mapping[str, object], /) -> None: ...
-
-    def note(self, text: str, /) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def run_of(
     session: Session, decide: Callable[[Facts, Policy, History], Action], verb: str = "rebuild"
 ) -> tuple[Run, Report]:
     journal = Journal.open("model", run="r1")
-    run = Run(session, Policy(), Quiet(), Control(), journal, verb)
+    run = Run(session, Policy(), Notes(), Control(), journal, verb)
     try:
         return run, loop(run, decide)
     except SnaprepError as error:
@@ -255,6 +256,7 @@ def test_an_action_that_changes_nothing_is_not_repeated_for_ever(
         _, report = run_of(session, lambda _f, _p, _h: Reopen(host="a"))
     assert report.error is not None
     assert (report.error.id, report.error.exit_code) == ("no-progress", code)
+    assert report.serves == ("a" if code == 10 else None)
     assert agent.performed == ["gate_open"] * 3
 
 
@@ -349,6 +351,38 @@ def test_a_hold_is_told_once(reach: dict[str, list[Agent | SnaprepError]]) -> No
     assert kinds(run) == ["decision", "outcome", "decision", "outcome", "decision"]
 
 
+def test_a_journal_that_breaks_is_told(reach: dict[str, list[Agent | SnaprepError]]) -> None:
+    """A run goes on without it, and its report says once why there is no more of it."""
+    reach.update(a=[Agent("a", host("a"))], b=[Agent("b", host("b"))])
+    path = Journal.of("model").path
+    actions: list[Action] = [*(Hold(reason=f"{word}", pace_s=0.0) for word in ("one", "two")), Done(serving="a")]
+
+    def decide(*_: object) -> Action:
+        if path.is_file():
+            path.unlink()
+            path.mkdir()
+        return actions.pop(0)
+
+    with Session.open(PAIR) as session:
+        _, report = run_of(session, decide)
+    assert report.state is RunState.DONE
+    assert [note for note in report.notes if "cannot be written" in note] == [*report.notes]
+    assert len(report.notes) == 1
+
+
+@pytest.mark.parametrize("for_work", [True, False])
+def test_only_a_wait_for_clients_is_measured(
+    reach: dict[str, list[Agent | SnaprepError]],
+    for_work: bool,  # noqa: FBT001
+) -> None:
+    """A run that has waited long for a restart, or another run, gives old transactions their whole time after it."""
+    reach.update(a=[Agent("a", host("a"))], b=[Agent("b", host("b"))])
+    actions: list[Action] = [Hold(reason="waiting: for it", pace_s=0.0, for_work=for_work), Done(serving="a")]
+    with Session.open(PAIR) as session:
+        run, _ = run_of(session, lambda *_: actions.pop(0))
+    assert (run.history.waiting_since_s is not None) is for_work
+
+
 @pytest.mark.parametrize(("holder", "waits"), [("r1", True), ("other", False)])
 def test_only_our_own_lock_is_waited_for(
     reach: dict[str, list[Agent | SnaprepError]],
@@ -368,6 +402,25 @@ def test_only_our_own_lock_is_waited_for(
         with pytest.raises(Locked):
             session.host("a")
         assert (time.monotonic() - began_s > 1) is waits
+
+
+@pytest.mark.parametrize("bytes_per_s", [None, 5_000_000])
+def test_a_limit_is_changed_from_a_second_terminal(
+    reach: dict[str, list[Agent | SnaprepError]], bytes_per_s: int | None
+) -> None:
+    """A run takes over a rate, and that there is none; a host that does not answer then costs no word said after it."""
+    terminal, source, target = (Agent(name, BEFORE.hosts[name == "b"]) for name in ("a", "a", "b"))
+    terminal.locked_by = RunInfo(run="r1", verb="rebuild", operator="x", pid=1)
+    source.inbox = terminal.inbox
+    target.deaf = True
+    reach.update(a=[terminal, source], b=[Agent("b", BEFORE.hosts[1]), target])
+    assert command(PAIR, Policy(), Notes(), "limit", bytes_per_s).notes
+    source.inbox.append("cutover")
+    with Session.open(PAIR) as session:
+        run, report = run_of(session, lambda *_: Done(serving="a"))
+    assert (report.limit_bytes_per_s, source.limits) == (bytes_per_s, [bytes_per_s])
+    assert run.policy.limit_bytes_per_s == bytes_per_s
+    assert run.history.release
 
 
 def test_waiting_is_waiting_again_once_a_word_was_heard() -> None:
@@ -402,7 +455,7 @@ def test_after_bytes_were_shipped_nothing_was_touched_is_not_said(
     refused = ErrorInfo("engine-down", "b: no server", exit_code=3)
     with Session.open(PAIR) as session:
         session.acted = True
-        run = Run(session, Policy(), Quiet(), Control(), Journal.open("model", run="r1"), "rebuild")
+        run = Run(session, Policy(), Notes(), Control(), Journal.open("model", run="r1"), "rebuild")
         run.report = replace(run.report, rounds=(RoundReport(number=0, kind="full"),) * shipped)
         report = loop(run, lambda _f, _p, _h: Refuse(error=refused))
     assert report.error is not None

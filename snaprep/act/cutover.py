@@ -33,7 +33,6 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
     ready = context.engine.arm(plan)
     context.interpreter.must(ready)
     outcome = context.interpreter.run(context.engine.cutover(plan))
-    blocked_ms = outcome.took_ms("gate_close", "open") or outcome.took_ms("gate_close", "gate_open")
     error = outcome.error
     if error is None:
         # Apart from the cutover: a hold that fails must not tear the attached replica down; settling holds again.
@@ -41,7 +40,12 @@ def cutover(context: Context, action: Cutover) -> tuple[CutoverTried, CutoverRep
     else:
         context.interpreter.run(undo_of(ready))
         raise_if_closed(context, plan.source, outcome, plan.lease_ms / 1000)
-    return told(action, outcome, "quiesce", blocked_ms=blocked_ms, error=error)
+    return told(action, outcome, "quiesce", blocked_ms=gated_ms(outcome), error=error)
+
+
+def gated_ms(outcome: Outcome) -> float:
+    """How long the gate was closed: until the last step has opened it, or the undo."""
+    return outcome.took_ms("gate_close", "open") or outcome.took_ms("gate_close", "gate_open")
 
 
 def told(
@@ -107,7 +111,7 @@ def raise_if_closed(context: Context, source: str, outcome: Outcome, lease_s: fl
     raise NobodyServes(
         "gate-left-closed",
         f"{cause.what}; opening {source} again failed too: {why.what}",
-        serving=f"nobody serves, as far as can be seen; the guard on {source} goes on trying",
+        serving=f"nobody serves, as far as can be seen; {source} goes on trying by itself",
         hint=f"`snaprep abort` tries again; if that fails, restart the Derby server on {source} first",
     ) from from_info(cause)
 
@@ -159,12 +163,11 @@ def cutover_plan(context: Context, action: Cutover) -> CutoverPlan:
         base_name=base.source_name,
         origin=None if base.continues else f"{base.target_image}@{base.target_point}",
         stream=point,
-        send_flags=send_flags(context.facts, source.name),
+        send_flags=send_flags(context.facts, source.name, base),
         tuning=tuning(context, source.name),
         mountpoint=context.pair.host(target.name).replica_mountpoint,
         owner=context.owner(source, target),
         generation=action.roles.generation,
         budget_ms=policy.budget_ms,
-        undo_ms=policy.undo_ms,
         lease_ms=policy.cutover_lease_ms,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from snaprep.act.context import Context
-from snaprep.act.cutover import former_plan, raise_if_closed, told
+from snaprep.act.cutover import former_plan, gated_ms, raise_if_closed, told
 from snaprep.core.action import Feed, FeedCutover, KeepLog, Present, Roles
 from snaprep.core.errors import HostUnreachable, SnaprepError, Stopped, from_info
 from snaprep.core.follow import follower_mark, is_follower, needed_from, others_fed, taken_marks
@@ -25,6 +25,7 @@ LOOK_S = 10.0  # how long one action of feeding takes, before everything is look
 _ASK_S = 0.5
 _STOP_S = 60.0
 _TELL_S = 15.0
+_AGAIN = "run it again: it goes on where the replica is; `snaprep follow` does so by itself"
 _PARTED = frozenset({"log-gap", "log-differs", "log-damaged", "replica-out-of-step", "feed-base-old"})
 
 
@@ -60,7 +61,7 @@ def forget_recipe(roles: Roles) -> Recipe:
 
 
 def give_up_log(context: Context, name: str, *, keep: bool = False) -> None:
-    """The primary needs the room: no log is kept any more, whoever else is fed."""
+    """No log is kept any more, whoever else is fed; with `keep` only this pair's mark goes."""
     source = context.facts.host(name)
     kept = source.engine.kept_log
     steps: list[Step] = []
@@ -170,7 +171,11 @@ def watch(
         facts = _ask(feeding.source, feeding)
         tell(facts)
         if facts.phase in ("failed", "finished"):
-            error = from_info(facts.error) if facts.error is not None else Stopped("feed-ended", "the feed ended")
+            error = (
+                from_info(facts.error)
+                if facts.error is not None
+                else Stopped("feed-ended", "the feed ended", hint=_AGAIN)
+            )
             _parted(context, action, error)
             raise error
         if not feeding.target.alive:
@@ -182,8 +187,7 @@ def watch(
 
 
 def _gone(host: Host) -> SnaprepError:
-    hint = "run it again: it goes on where the replica is; `snaprep follow` does so by itself"
-    return HostUnreachable("agent-died", f"the agent on {host.name} is gone", hint=hint)
+    return HostUnreachable("agent-died", f"the agent on {host.name} is gone", hint=_AGAIN)
 
 
 def _ask(host: Host, feeding: Feeding) -> FeedFacts:
@@ -191,7 +195,7 @@ def _ask(host: Host, feeding: Feeding) -> FeedFacts:
         raise _gone(host)
     facts = host.call("feed", {}, FeedFacts, deadline_s=20)
     if facts.stream != feeding.stream:
-        raise Stopped("not-feeding", f"{host.name} knows nothing of {feeding.stream}")
+        raise Stopped("not-feeding", f"{host.name} knows nothing of {feeding.stream}", hint=_AGAIN)
     return facts
 
 
@@ -237,8 +241,7 @@ def cut_over(context: Context, action: FeedCutover) -> tuple[CutoverTried, Cutov
     error = outcome.error
     if error is not None:
         raise_if_closed(context, source, outcome, plan.lease_ms / 1000)
-    blocked_ms = outcome.took_ms("gate_close", "open") or outcome.took_ms("gate_close", "gate_open")
-    return told(action, outcome, "ship_mark", blocked_ms=blocked_ms, error=error)
+    return told(action, outcome, "ship_mark", blocked_ms=gated_ms(outcome), error=error)
 
 
 def finish(context: Context, feeding: Feeding) -> str:

@@ -7,7 +7,7 @@ from snaprep.core import keep, lineage
 from snaprep.core.action import Roles, Settle, Verify
 from snaprep.core.errors import ErrorInfo, VerifyFailed
 from snaprep.core.lineage import Base
-from snaprep.core.model import EngineState, recv_name
+from snaprep.core.model import EngineState
 from snaprep.core.recipe import Step
 
 
@@ -28,9 +28,7 @@ def verify(context: Context, action: Verify) -> tuple[str, ...]:
 def shared(context: Context, roles: Roles) -> Base | None:
     """The newest snapshot that both hold; None where every base is a whole copy. Raises `no-common-base`."""
     source, target = context.facts.host(roles.source), context.facts.host(roles.target)
-    base = None
-    if source.volume is not None and source.live is not None and target.volume is not None:
-        base = lineage.common_snapshot(source.volume, source.live, target.volume, recv_name(target.live_name))
+    base = lineage.snapshot_between(source, target)
     if base is None and source.volume is not None and source.volume.copies:
         return None
     if base is None:

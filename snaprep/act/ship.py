@@ -14,7 +14,7 @@ from snaprep.core.lineage import Base
 from snaprep.core.model import Facts, RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Ref, Step
 from snaprep.core.report import RoundReport
-from snaprep.core.volume import Partial, Point
+from snaprep.core.volume import Image, Partial, Point
 from snaprep.engines.base import SnapshotPlan
 
 SEND_S = 30 * 24 * 3600.0  # a stream ends by its stall timeout, not by the clock
@@ -120,6 +120,7 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         freeze_lease_ms=context.policy.freeze_lease_ms,
         copies=sender.volume is not None and sender.volume.copies,
     )
+    flags = send_flags(context.facts, sender.name, base)
     guids: Arg = _head(context, shipment).guids if shipment.resume else Ref("snapshot", "guids")
     # What goes on with a stream must not begin before the other side has looked at what it has of it.
     beside = not shipment.freeze and shipment.resume is None
@@ -130,16 +131,27 @@ def recipe(context: Context, shipment: Shipment, point: str) -> Recipe:
         "guids": guids,
         "base_guid": base.point.guid if base else None,
         "base_name": base.source_name if base else "",
-        "flags": send_flags(context.facts, sender.name),
+        "flags": flags,
         "token": shipment.resume.token if shipment.resume else None,
     }
     landed: Mapping[str, Arg] = {"stream": stream, "image": image, "guids": guids}
     return (
         Step(host=receiver.name, op="receive_begin", args=begin, undo=(cancel,)),
+        *(() if shipment.resume else _keep_flags(sender.name, sender.live_name, sender.live, flags, beside=True)),
         *(() if shipment.resume else context.engine.snapshot(plan)),
         Step(host=sender.name, op="send", args=sent, deadline_s=SEND_S, beside=beside),
         Step(host=receiver.name, op="receive_end", args=landed, deadline_s=300),
+        *(() if shipment.resume else _keep_flags(receiver.name, image, receiver.recv, flags)),
     )
+
+
+def _keep_flags(host: str, image: str, seen: Image | None, flags: tuple[str, ...], *, beside: bool = False) -> Recipe:
+    """Remember on an image how its streams are sent: one step in the life of an image."""
+    mark = lineage.flags_mark(flags)
+    if seen is not None and mark.items() <= seen.properties.items():
+        return ()
+    args: Mapping[str, Arg] = {"image": image, "properties": mark}
+    return (Step(host=host, op="mark", args=args, beside=beside, name=f"mark {host}"),)
 
 
 def point_name(context: Context, shipment: Shipment) -> str:
@@ -200,10 +212,10 @@ def tuning(context: Context, sender: str) -> Mapping[str, str]:
     return live.tuning if live else {}
 
 
-def send_flags(facts: Facts, sender: str) -> tuple[str, ...]:
+def send_flags(facts: Facts, sender: str, base: Base | None) -> tuple[str, ...]:
     """How the live image of a host is sent to the other one."""
     source, target = facts.host(sender), facts.other(sender)
     assert source.volume is not None
     assert source.live is not None
     assert target.volume is not None
-    return lineage.send_flags(source.volume, source.live, target.volume)
+    return lineage.send_flags(source.volume, source.live, target.volume, base)

@@ -10,7 +10,7 @@ from snaprep.act.interpreter import Outcome
 from snaprep.core import lineage
 from snaprep.core.action import Switchover
 from snaprep.core.errors import ErrorInfo
-from snaprep.core.model import CutoverTried, HostFacts, Policy, recv_name
+from snaprep.core.model import CutoverTried, HostFacts, Policy
 from snaprep.core.report import CutoverReport, SwitchQuestion
 from snaprep.engines.base import SwitchPlan
 
@@ -78,7 +78,5 @@ def switch_plan(context: Context, action: Switchover) -> SwitchPlan:
 
 def _common_point(source: HostFacts, target: HostFacts) -> tuple[str, str] | None:
     """Where the target has the newest point that both hold."""
-    if source.volume is None or source.live is None or target.volume is None:
-        return None
-    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
+    base = lineage.base_between(source, target)
     return (base.target_image, base.target_point) if base is not None else None

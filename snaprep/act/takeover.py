@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from snaprep.act.context import Context
 from snaprep.core.action import TakeOver
-from snaprep.core.errors import from_info
 from snaprep.core.model import OPEN_STATES, EngineState, Facts, recv_name
 from snaprep.core.report import TakeOverQuestion
 from snaprep.engines.base import TakeOverPlan
@@ -70,9 +69,7 @@ def take_over_plan(context: Context, action: TakeOver) -> TakeOverPlan:
 def take_over(context: Context, action: TakeOver) -> tuple[str, ...]:
     """Promote, open, stamp. Returns what has to be known afterwards."""
     target, other = context.facts.host(action.target), context.facts.other(action.target)
-    outcome = context.interpreter.run(context.engine.take_over(take_over_plan(context, action)))
-    if outcome.error is not None:
-        raise from_info(outcome.error)
+    outcome = context.interpreter.must(context.engine.take_over(take_over_plan(context, action)))
     position = outcome.results["promote"]["position_text"]
     notes = [f"{target.name} serves as generation {action.generation}, from {position}"]
     if other.error:

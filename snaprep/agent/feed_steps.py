@@ -9,13 +9,16 @@ from pathlib import Path
 
 from snaprep.agent import identity
 from snaprep.agent.host import AgentHost
-from snaprep.agent.steps import present, step
+from snaprep.agent.process import patient_s
+from snaprep.agent.steps import gate_close, gate_open, gate_prepare, present, step
 from snaprep.core.errors import CheckFailed, Stale
 from snaprep.engines.base import Quiesced
 from snaprep.engines.derby.feed import handover
 from snaprep.engines.derby.feed.link import Finish
 from snaprep.engines.derby.feed.probe import direct_boot
 from snaprep.engines.derby.log import archive
+
+_BOUNCE_S = 15.0  # a shutdown and a boot; then the guard lets clients in, whatever goes on
 
 # -- keeping the log ---------------------------------------------------------------------------------------------
 
@@ -26,7 +29,22 @@ def keep_log(host: AgentHost, *, how: str) -> float:
 
     Seconds for which the database was away.
     """
-    return host.engine.keep_log(how)
+    if how == "bounce" and not host.engine.keeps_log():
+        return _bounce(host)
+    host.engine.keep_log(how)
+    return 0.0
+
+
+def _bounce(host: AgentHost) -> float:
+    """With the gate closed: a client that comes back while the database shuts down may be at work, and hang it."""
+    gate_prepare(host)
+    began_s = time.monotonic()
+    gate_close(host, lease_ms=round(patient_s(_BOUNCE_S) * 1000))
+    try:
+        host.engine.keep_log("bounce")
+    finally:
+        gate_open(host)
+    return time.monotonic() - began_s
 
 
 @step

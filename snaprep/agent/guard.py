@@ -17,7 +17,7 @@ from snaprep.agent import locks, serve
 from snaprep.core import guard as mind
 from snaprep.core.errors import SnaprepError, Stopped
 from snaprep.core.guard import Begins, DidIt, Do, Leaves, OwnerGone, Returns, Tick, Wanted, Work
-from snaprep.core.model import RunInfo
+from snaprep.core.model import EngineState, RunInfo
 from snaprep.core.spec import DerbySpec
 from snaprep.engines.base import Quiesced
 from snaprep.engines.derby.client import Pending, SqlError, SqlTimeout
@@ -128,7 +128,7 @@ class Guard:
     @contextlib.contextmanager
     def _flight(self, work: Work, lease_ms: int = 0) -> Iterator[None]:
         """A statement is on its way. It has returned when the server has answered, not when we stop waiting for it."""
-        self._hold("frozen" if work is Work.FREEZE else "gated")
+        self._hold(EngineState.FROZEN if work is Work.FREEZE else EngineState.GATED)
         refused = self._take(Begins(work, lease_ms / 1000))
         if refused:
             raise Stopped("lease-passed", f"{work} is refused: {refused}", hint="the database is being opened again")
@@ -161,9 +161,9 @@ class Guard:
             self._changed.notify_all()
         return answer.refused
 
-    def _hold(self, how: str) -> None:
+    def _hold(self, how: EngineState) -> None:
         if self._held is None:
-            info = RunInfo(run="", verb="guard", operator="the guard", pid=os.getpid(), state=how)
+            info = RunInfo(run="", verb=how.value, operator="the guard", pid=os.getpid())
             self._held = locks.Lock("guard", self.engine.key, info)
 
     def watch(self) -> None:
@@ -187,10 +187,11 @@ class Guard:
 
     def _do(self, work: Do) -> None:
         """Whatever goes wrong is reported to the mind, which tries again: nobody else is left to."""
+        halt, lost = self.engine.halt, self._client_lost
         deeds: dict[Do, Callable[[], None]] = {
             Do.CUT: self.engine.replication.cut_until_attached_ends,
-            Do.THAW: self.engine.halt.thaw,
-            Do.OPEN: self.engine.reopen if self._client_lost else self.engine.halt.gate_open,
+            Do.THAW: self.engine.reopen if lost else halt.thaw,
+            Do.OPEN: self.engine.reopen if lost else halt.gate_open,
             Do.RESTART: self.engine.restart_server,
         }
         try:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from snaprep.agent import bootstrap
 from snaprep.agent.connection import Connection
+from snaprep.agent.process import patient_s
 from snaprep.agent.wire import LastWords
 from snaprep.core.errors import SnaprepError
 from snaprep.core.spec import DerbySpec
@@ -21,6 +22,7 @@ from snaprep.core.spec import DerbySpec
 _ENTRY = "snaprep.agent.guard:main"
 _START_S = 20.0
 _END_S = 10.0
+_LAST_WORDS_S = 0.5  # a thaw takes milliseconds
 
 
 class GuardProcess:
@@ -80,16 +82,17 @@ class GuardProcess:
         self._client_pid = int(self.call("awake", deadline_s=_START_S + 10))
 
     def end_client(self) -> None:
-        """End the client of a guard that was killed, and wait until it is gone.
+        """See the client of a guard that was killed end, and end it if its last words take long.
 
-        What it had begun goes on in the server; there it then shows as a session without a client.
+        They are a thaw, on connections that were open before the freeze: a new one may hang while it stands. What else
+        it had begun goes on in the server; there it then shows as a session without a client.
         """
         if self._client_pid is None:
             return
-        ends_s = time.monotonic() + _END_S
-        with contextlib.suppress(ProcessLookupError):
-            while time.monotonic() < ends_s:
-                os.kill(self._client_pid, signal.SIGKILL)
+        began_s = time.monotonic()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            while (took_s := time.monotonic() - began_s) < _END_S:
+                os.kill(self._client_pid, signal.SIGKILL if took_s > patient_s(_LAST_WORDS_S) else 0)
                 time.sleep(0.005)
 
     def close(self) -> None:
@@ -99,8 +102,14 @@ class GuardProcess:
             self._connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
+            self._release()
+
+    def _release(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                _close(typing.cast("BinaryIO", pipe))
 
 
-def _close(stdin: BinaryIO) -> None:
+def _close(pipe: BinaryIO) -> None:
     with contextlib.suppress(OSError):
-        stdin.close()
+        pipe.close()

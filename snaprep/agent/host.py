@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import grp
 import pwd
@@ -15,9 +14,11 @@ from snaprep.agent.feeds import Feeds, under_way
 from snaprep.agent.guarded import GuardProcess
 from snaprep.agent.identity import boot_id, login_user
 from snaprep.agent.rights import need_account, need_rights
+from snaprep.agent.serve import mutter
 from snaprep.agent.streams import Streams
 from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, UsageError, named
-from snaprep.core.model import EngineState, HostFacts, RunInfo, recv_name
+from snaprep.core.guard import RETRY_S
+from snaprep.core.model import HALTED_STATES, EngineState, HostFacts, RunInfo, recv_name
 from snaprep.core.perform import MARKS, Rests
 from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby.host import DerbyHost
@@ -52,6 +53,8 @@ class AgentHost:
         self.feeds = Feeds(spec.pair, self.streams)
         self._guard: GuardProcess | None = None
         self._guarding = threading.RLock()
+        self._owed = False  # what a guard held that was killed is not put back yet
+        self._closing = threading.Event()
         self._locks: list[locks.Lock] = []
         self.locked = False
         self._entitled = False
@@ -65,8 +68,10 @@ class AgentHost:
 
     @property
     def guard(self) -> GuardProcess:
-        """The guard, running. One that was killed is replaced when what it held was put back."""
+        """The guard, running. One that was killed is replaced when what it held was put back; raises why it is not."""
         with self._guarding:
+            if self._owed:
+                self._put_back()
             if self._guard is None:
                 self._guard = GuardProcess(self.engine.spec, self._guard_lost)
             return self._guard
@@ -76,13 +81,32 @@ class AgentHost:
         return self._guard is not None
 
     def _guard_lost(self) -> None:
-        """The guard was killed: do at once what it would have done."""
+        """The guard was killed: do what it would have done, at once and until it is done. Nobody else is left to."""
         with self._guarding:
             lost, self._guard = self._guard, None
-            if lost is not None:
-                lost.end_client()
-                with contextlib.suppress(SnaprepError):
-                    self.engine.reopen()
+            if lost is None:
+                return
+            self._owed = True
+            lost.end_client()
+            self._try_to_put_back()
+        lost.close()
+        while self._owed and not self._closing.wait(RETRY_S):
+            with self._guarding:
+                self._try_to_put_back()
+
+    def _try_to_put_back(self) -> None:
+        """Steps that need the guard tell the operator why it cannot be; here it is left for who reads our messages."""
+        try:
+            if self._owed:
+                self._put_back()
+        except SnaprepError as error:
+            mutter(f"snaprep agent: what a guard held that was killed: {error.info.what}")
+        except Exception as error:  # noqa: BLE001 (whatever goes wrong, it is tried again)
+            mutter(f"snaprep agent: what a guard held that was killed: {type(error).__name__}: {error}")
+
+    def _put_back(self) -> None:
+        self.engine.reopen()
+        self._owed = False
 
     def reopen(self, deadline_s: float = 60) -> None:
         """Thaw and open without a guard of ours; a guard of somebody else that is at it is waited for."""
@@ -93,12 +117,12 @@ class AgentHost:
                 raise Stopped("guard-at-work", "another guard keeps this database halted", hint=hint)
             time.sleep(0.05)
         with self._guarding:
-            self.engine.reopen()
+            self._put_back()
 
     def guarded(self) -> str:
         """What a guard, ours or another's, holds at present."""
         holder = locks.holder("guard", self.engine.key)
-        return holder.state if holder is not None else ""
+        return holder.verb if holder is not None and holder.verb in HALTED_STATES else ""
 
     # -- locks ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +214,9 @@ class AgentHost:
 
     def close(self) -> None:
         """End the guard first: it puts back what it holds."""
-        guard = self._guard
+        self._closing.set()
+        with self._guarding:  # what a guard held that was killed may be put back in this moment
+            guard = self._guard
         if guard is not None:
             guard.close()
         self.feeds.end()

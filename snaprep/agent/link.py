@@ -90,10 +90,8 @@ class Listener:
                     if self._closed:
                         raise SnaprepError("link-closed", "this side waits for no more connections")
                     if not self._changed.wait(max(0.0, until - time.monotonic())):
-                        raise SnaprepError(
-                            "link-lost", f"no connection came for stream {stream or 'of this run'}",
-                            hint="see what the other side says",
-                        )  # fmt: skip
+                        what = f"no connection came for {f'stream {stream}' if stream is not None else 'this run'}"
+                        raise SnaprepError("link-lost", what, hint="see what the other side says")
 
     def close(self) -> None:
         with self._changed:
@@ -288,14 +286,16 @@ class _Dialled:
             self._failure = error
             return
         if not greeted(kind, payload, self._run):
-            self._failure = SnaprepError("link-lost", "what answers there is not this run's target")
+            what = "what answers there is not this run's target"
+            self._failure = SnaprepError("link-lost", what, hint="see where `address` and `data_port` lead")
 
     def result(self, deadline_s: float) -> Link:
         deadline_s = process.patient_s(deadline_s)
         self._thread.join(deadline_s)
         if self._thread.is_alive():
             self.give_up()
-            raise SnaprepError("link-lost", f"ssh to the target was not up after {deadline_s:g} s")
+            what = f"ssh to the target was not up after {deadline_s:g} s"
+            raise SnaprepError("link-lost", what, hint="check the network between the hosts, and the target's sshd")
         if self._failure is not None:
             self._link.close()
             raise self._failure

@@ -43,9 +43,10 @@ class Lock:
         except BlockingIOError as error:
             os.close(self._file)
             held = holder(kind, key)
-            by = f"{held.verb} by {held.operator}, run {held.run}" if held else "another run"
+            by = f"{held.verb} by {held.operator}" if held else "another run"
+            run = f", run {held.run}" if held and held.run else ""
             hint = "wait for it, watch it with `snaprep status`, or end it with `snaprep abort`"
-            raise Locked("locked", f"the {kind} is held: {by}", hint=hint) from error
+            raise Locked("locked", f"the {kind} is held: {by}{run}", hint=hint) from error
         os.ftruncate(self._file, 0)
         os.write(self._file, json.dumps(asdict(info)).encode())
 

@@ -68,10 +68,6 @@ def lock(info: RunInfo, database: bool) -> None:  # noqa: FBT001 (decoded by nam
     the_host().lock(info, database=database)
 
 
-def unlock() -> None:
-    the_host().unlock()
-
-
 def perform(steps: list[StepCall], rests: Rests | None, progress: Progress, cancelled: Cancelled) -> Performed:
     """Run steps in order. A failure ends the call; what this call did is then undone, newest first.
 
@@ -82,7 +78,7 @@ def perform(steps: list[StepCall], rests: Rests | None, progress: Progress, canc
         if rests is not None and (changed := rests.differs(host.rests())):
             raise Stale("stale", f"{host.spec.name}: {changed}", hint="it is looked at anew")
         host.streams.watch(progress, cancelled)
-        known = len(process.COMMANDS)
+        known = process.newest_command()
         done: list[StepDone] = []
         results: dict[str, Any] = {}
         for call in steps:
@@ -94,7 +90,7 @@ def perform(steps: list[StepCall], rests: Rests | None, progress: Progress, canc
         undone: list[StepDone] = []
         if done and done[-1].error is not None:
             undone = [_one(host, call, results) for call in undo_calls(steps[: len(done)])]
-        commands = tuple(process.COMMANDS)[known:]
+        commands = process.commands_since(known)
     return Performed(done=tuple(done), undone=tuple(undone), commands=commands)
 
 
@@ -231,7 +227,6 @@ REGISTRY: dict[str, Callable[..., object]] = {
         probe_link,
         probe_listen,
         probe_owner,
-        unlock,
         written,
     )
 }

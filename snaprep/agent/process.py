@@ -1,6 +1,6 @@
 """Running other programs on this host: argv lists, no shell, a deadline on each, their words kept.
 
-Everything done to the host can be shown as the line a person would have typed (`COMMANDS`, bounded), which is what
+Everything done to the host can be shown as the line a person would have typed (the newest are kept), which is what
 `--show-commands` prints.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import os
 import shlex
 import shutil
@@ -55,7 +56,8 @@ class CommandMissing(CommandFailed):
         super().__init__(argv, 127, f"{argv[0]} is not installed")
 
 
-COMMANDS: collections.deque[str] = collections.deque(maxlen=1000)
+_numbers = itertools.count(1)
+_commands: collections.deque[tuple[int, str]] = collections.deque(maxlen=1000)
 
 
 def patient_s(deadline_s: float) -> float:
@@ -83,7 +85,17 @@ def in_full(argv: list[str]) -> list[str]:
 
 def noted(argv: list[str]) -> None:
     """Show a command line for what is done without one."""
-    COMMANDS.append(shlex.join(argv))
+    _commands.append((next(_numbers), shlex.join(argv)))
+
+
+def newest_command() -> int:
+    """The number of the newest command line; 0 before there is one."""
+    return _commands[-1][0] if _commands else 0
+
+
+def commands_since(number: int) -> tuple[str, ...]:
+    """The command lines after the one of this number, as far as they are kept."""
+    return tuple(line for n, line in list(_commands) if n > number)  # a copy: other threads add to it
 
 
 def run(argv: list[str], *, deadline_s: float, stdin: bytes = b"") -> Completed:

@@ -148,7 +148,7 @@ def receive_end(host: AgentHost, *, stream: str, image: str, guids: tuple[int, .
     point = host.streams.receive_end(stream, deadline_s)
     if point is None or point.guids != guids:
         what = f"{image}@{stream} has GUIDs {point.guids if point else ()}; the source has {guids}"
-        raise SnaprepError("receive-incomplete", what, hint="The round is repeated.")
+        raise SnaprepError("receive-incomplete", what, hint="the round is repeated")
     return point
 
 
@@ -213,7 +213,7 @@ def withdraw(host: AgentHost, *, image: str) -> None:
     if found is None:
         return
     if found.properties.get("serves") != "replica":
-        raise Stale("not-a-replica", f"{image} is not a replica's image; it stays")
+        raise Stale("not-a-replica", f"{image} is not a replica's image; it stays", hint="it is looked at anew")
     host.volume.destroy_image(image)
 
 

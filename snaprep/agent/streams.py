@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -171,13 +172,7 @@ class Streams:
         """On the target: the link on which this feed's name comes. Raises `link-lost` when none does."""
         if self._listener is None:
             raise Stopped("link-not-open", "this host was not told to listen")
-        until = time.monotonic() + deadline_s
-        while True:
-            try:
-                return self._listener.take(stream, deadline_s=_TAKE_TICK_S)
-            except SnaprepError as error:
-                if error.id != "link-lost" or cancelled.is_set() or time.monotonic() > until:
-                    raise
+        return _await_link(self._listener, stream, cancelled, deadline_s)
 
     def pay(self, count: int) -> float:
         """How long to wait after so many bytes, to keep to the limit. Seconds."""
@@ -232,7 +227,8 @@ class Streams:
         receiving.thread.join(deadline_s)
         if receiving.thread.is_alive():
             self.receive_cancel(stream)
-            raise Stopped("receive-late", f"stream {stream} was not in after {deadline_s:g} s")
+            what = f"stream {stream} was not in after {deadline_s:g} s"
+            raise Stopped("receive-late", what, hint="see what keeps the target's pool busy; the round is repeated")
         del self._receiving[stream]
         if receiving.error is not None:
             raise receiving.error
@@ -270,11 +266,12 @@ def _explained(volume: Volume, error: SnaprepError) -> SnaprepError:
     return Stopped(meant.id, f"{side}: {meant.info.what}", hint=meant.info.hint, details=error.info.details)
 
 
-def _await_link(listener: Listener, stream: str, cancelled: threading.Event) -> Link:
+def _await_link(listener: Listener, stream: str, cancelled: threading.Event, deadline_s: float = math.inf) -> Link:
+    """The link on which a stream's header comes. Raises `link-lost` when it is cancelled, or does not come in time."""
+    until = time.monotonic() + deadline_s
     while True:
         try:
             return listener.take(stream, deadline_s=_TAKE_TICK_S)
         except SnaprepError as error:
-            if error.id != "link-lost" or cancelled.is_set():
+            if error.id != "link-lost" or cancelled.is_set() or time.monotonic() > until:
                 raise
-            time.sleep(0)

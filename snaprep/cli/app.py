@@ -124,14 +124,14 @@ class App:
         """Keep what was said for `snaprep resume`. Raises UsageError when the journal cannot be written."""
         from snaprep.journal import Journal  # noqa: PLC0415
 
-        Journal.open(pair.name, secrets=self.secrets).append("options", verb=name, options=dict(options))
+        Journal.open(pair.name, secrets=self.secrets).must_append("options", verb=name, options=dict(options))
 
     def remembered_options(self, pair: Pair, name: str) -> dict[str, Any]:
         """What was said when the newest run of that verb began; damage to the journal is told."""
         from snaprep.cli.options import known  # noqa: PLC0415
         from snaprep.journal import Journal  # noqa: PLC0415
 
-        reading = Journal.open(pair.name, secrets=self.secrets).read()
+        reading = Journal.of(pair.name).read()
         for sentence in reading.damaged:
             self.sink().note(sentence)
         entries = [e for e in reading.entries if e.kind == "options" and e.get("verb") == name]

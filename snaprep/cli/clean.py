@@ -22,5 +22,6 @@ def command(app: App, isolated: tuple[str, ...], *, dry_run: bool, yes: bool) ->
         for name in isolated:
             question = f"{name} will be destroyed, with every commit that only it holds."
             if not app.asks(question, name):
-                raise Aborted("not-confirmed", f"{name} was not confirmed", serving="nothing was touched")
+                what = f"{name} was not confirmed"
+                raise Aborted("not-confirmed", what, hint="type its whole name to go on", serving="nothing was touched")
     return app.finish(app.run.clean(pair, policy, app.sink(), isolated=isolated, dry_run=dry_run))

@@ -54,4 +54,5 @@ def _metrics(path: str) -> Metrics:
         return Metrics(Path(path))
     except OSError as error:
         what = f"metrics cannot be written to {path}: {error.strerror}"
-        raise UsageError("metrics-unwritable", what, serving="nothing was touched") from error
+        hint = "choose a file in the folder that the node exporter reads, where you may write"
+        raise UsageError("metrics-unwritable", what, hint=hint, serving="nothing was touched") from error

@@ -36,6 +36,7 @@ def command(app: App, file: str, *, pair: str, hosts: tuple[str, str], dataset: 
         raise UsageError("config-exists", f"{file} exists", hint=hint, serving="nothing was touched") from error
     except OSError as error:
         what = f"{file} cannot be written: {error.strerror}"
-        raise UsageError("config-unwritable", what, serving="nothing was touched") from error
+        hint = "choose a place where you may write, or `snaprep init -` to print it"
+        raise UsageError("config-unwritable", what, hint=hint, serving="nothing was touched") from error
     app.sink().note(f"{file} is written. Look through it, then: snaprep check")
     return 0

@@ -139,4 +139,5 @@ def _event_stream(where: str, stdout: IO[str]) -> IO[str]:
         return Path(where).open("a", encoding="utf-8")
     except OSError as error:
         what = f"events cannot be written to {where}: {error.strerror}"
-        raise UsageError("events-unwritable", what, serving="nothing was touched") from error
+        hint = "choose a place where you may write, or - for stdout"
+        raise UsageError("events-unwritable", what, hint=hint, serving="nothing was touched") from error

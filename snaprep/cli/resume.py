@@ -13,7 +13,7 @@ from snaprep.cli.options import apply, run_options, said
 def command(app: App, **options: Any) -> int:  # noqa: ANN401 (click's)
     """Go on with a rebuild that was stopped.
 
-    Its options are used again; those given here count more.
+    Its options are used again; those given here count more. A switchover that died is finished first.
     """
     pair, policy = app.config()
     spoken = {**app.remembered_options(pair, "rebuild"), **said(options)}

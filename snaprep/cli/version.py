@@ -14,9 +14,8 @@ def command(app: App) -> int:
     """Show the version."""
     python = platform.python_version()
     if app.json:
-        app.print(
-            json.dumps({"schema": "snaprep/1", "kind": "version", "version": __version__, "python": python}) + "\n"
-        )
+        document = {"schema": "snaprep/1", "kind": "version", "version": __version__, "python": python, "exit_code": 0}
+        app.print(json.dumps(document) + "\n")
     else:
         app.print(f"snaprep {__version__} (Python {python})\n")
     return 0

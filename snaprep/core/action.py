@@ -143,6 +143,7 @@ class Hold:
 
     reason: str
     pace_s: float
+    for_work: bool = False  # for clients to end what they have open, which is waited for only so long
     p50_ms: float | None = None
     p90_ms: float | None = None
     final: ClassVar[bool] = False

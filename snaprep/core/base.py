@@ -5,7 +5,7 @@ from __future__ import annotations
 from snaprep.core import lineage
 from snaprep.core.action import Refresh, Refuse, Roles, SetAside
 from snaprep.core.decide import clear_recv
-from snaprep.core.model import Facts, History, recv_name
+from snaprep.core.model import Facts, History
 from snaprep.core.refusals import error
 
 
@@ -21,9 +21,7 @@ def _refresh_one_way(facts: Facts, way: Roles) -> Refresh | Refuse | SetAside:
     """An increment from `way.source` to `way.target`, or what has to step aside for it first."""
     sender, receiver = facts.host(way.source), facts.host(way.target)
     assert sender.volume is not None
-    assert receiver.volume is not None
-    assert sender.live is not None
-    base = lineage.common_base(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
+    base = lineage.base_between(sender, receiver)
     if base is None:
         what = f"{sender.name} and {receiver.name} share no snapshot"
         hint = "`snaprep rebuild` makes a new one"

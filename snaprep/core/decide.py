@@ -36,11 +36,11 @@ from snaprep.core.model import (
     HostFacts,
     ImageRole,
     Policy,
-    recv_name,
 )
 from snaprep.core.refusals import error, foreign, held_up, not_converging, other_pair, overdue, sealed, undone, unseen
 from snaprep.core.volume import Image
 from snaprep.core.who import opened_copy, stepped_down, who
+from snaprep.core.words import size
 
 ARM_S = 0.3  # from deciding on a cutover to the closed gate; writers write meanwhile
 EMPTY_BYTES = 1 << 20  # a dataset that somebody created for us holds less than this
@@ -55,7 +55,7 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
     first = too_full(roles, source, policy) or put_away(facts, roles, policy) or cannot_start(facts, source, target)
     if first is not None:
         return first
-    if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
+    if source.engine.halted:
         return Reopen(host=source.name)
     if history.abort:
         return Refuse(error=error("aborted", 11, "the run was ended as asked; nothing was cut over", facts))
@@ -103,14 +103,9 @@ def _share(source: HostFacts, target: HostFacts) -> bool:
     Where every base is a whole copy they never have.
     """
     assert source.volume is not None
-    assert target.volume is not None
-    if source.volume.copies:
-        return True
-    if source.live is None or target.live is None:
-        return False
-    there = lineage.common_snapshot(source.volume, source.live, target.volume, recv_name(target.live_name))
-    back = lineage.common_base(target.volume, target.live, source.volume, recv_name(source.live_name))
-    return there is not None and back is not None
+    return source.volume.copies or (
+        lineage.snapshot_between(source, target) is not None and lineage.base_between(target, source) is not None
+    )
 
 
 def _finish(roles: Roles, source: HostFacts, history: History) -> Action:
@@ -180,10 +175,11 @@ def _unfit(facts: Facts, host: HostFacts) -> Refuse | None:
     if host.error:
         return Refuse(error=unseen(host.error, facts))
     if host.volume is None:
-        return Refuse(error=error("volume-unavailable", 3, f"{host.name} has no snapshot storage to use", facts))
+        what = f"{host.name} has no snapshot storage to use"
+        return Refuse(error=error("volume-unavailable", 3, what, facts, "`snaprep check` says what is missing"))
     if host.volume.store_health not in ("ONLINE", "DEGRADED"):
         what = f"{host.volume.store} on {host.name} is {host.volume.store_health}"
-        return Refuse(error=error("pool-unhealthy", 3, what, facts))
+        return Refuse(error=error("pool-unhealthy", 3, what, facts, f"mend it first; on {host.name}: zpool status -x"))
     if not host.engine.server_up:
         what = f"the database server on {host.name} does not run"
         hint = f"start it; a replica is served by it too. {host.engine.note}".strip()
@@ -223,16 +219,14 @@ def make_ready(facts: Facts, roles: Roles, policy: Policy, history: History) -> 
 def make_room(facts: Facts, roles: Roles, policy: Policy) -> Action | None:
     """The same without the source's marks, which another pair may have set."""
     source, target = facts.host(roles.source), facts.host(roles.target)
-    live = source.live
-    assert live is not None
     assert source.volume is not None
-    assert target.volume is not None
     if source.volume.free_bytes < policy.floor_bytes:
-        what = f"{source.name} has {source.volume.free_bytes} bytes free, less than the floor of {policy.floor_bytes}"
+        free, floor = size(source.volume.free_bytes), size(policy.floor_bytes)
+        what = f"{source.name} has {free} free, less than the floor of {floor}"
         return Refuse(error=error("no-space", 3, what, facts, "free space there, or lower rounds.floor"))
     if (action := _clear_live(facts, roles, policy)) is not None:
         return action
-    base = lineage.common_base(source.volume, live, target.volume, recv_name(target.live_name))
+    base = lineage.base_between(source, target)
     why = "its history parts from the source's"
     return clear_recv(facts, roles, base, isolate_foreign=policy.isolate_foreign, why=why)
 
@@ -304,8 +298,8 @@ def seed_or_round(facts: Facts, roles: Roles, policy: Policy, history: History) 
     assert source.live is not None
     assert source.volume is not None
     assert target.volume is not None
-    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
-    number = len(history.rounds) + 1
+    base = lineage.base_between(source, target)
+    number = 1 + sum(r.base_guid is not None for r in history.rounds)  # the full send has none
     resume = lineage.resumable(source.volume, source.live, target.recv, base)
     if resume is not None and resume.token in history.failed_tokens:
         resume = None
@@ -314,7 +308,7 @@ def seed_or_round(facts: Facts, roles: Roles, policy: Policy, history: History) 
             return full
         needed = source.live.referenced_bytes - (resume.received_bytes if resume else 0)
         if needed > target.volume.free_bytes:
-            what = f"a full copy needs {needed} bytes; {target.name} has {target.volume.free_bytes} free"
+            what = f"a full copy needs {size(needed)}; {target.name} has {size(target.volume.free_bytes)} free"
             return Refuse(error=error("target-full", 3, what, facts, f"free space in {target.volume.store}"))
         return Seed(roles=roles, freeze=policy.freeze != "never", expected_bytes=needed, resume=resume)
     return Round(roles=roles, base=base, freeze=policy.freeze == "always", number=number, resume=resume)
@@ -328,7 +322,7 @@ def _no_room_for_copy(facts: Facts, source: HostFacts, policy: Policy) -> Refuse
     needed, free = live.referenced_bytes + policy.floor_bytes, volume.free_bytes + live.pinned_bytes
     if not volume.copies or free >= needed:
         return None
-    what = f"a copy of the database and the floor need {needed} bytes; {source.name} has {free} free"
+    what = f"a copy of the database and the floor need {size(needed)}; {source.name} has {size(free)} free"
     return Refuse(error=error("no-space", 3, what, facts, f"free space on {volume.store}, or lower rounds.floor"))
 
 
@@ -343,9 +337,9 @@ def _ship_or_cut(facts: Facts, roles: Roles, policy: Policy, history: History) -
         return another  # what a stream that was gone on with has brought may be old: what came since is not known
     if (refused := undone(facts, policy, history)) is not None:
         return Refuse(error=refused)
-    prediction = predict_now(policy, history)
-    direction = trend(history.rounds, prediction, policy.budget_ms - policy.undo_ms)
-    fits = prediction is not None and prediction.p90_ms <= policy.budget_ms - policy.undo_ms
+    prediction, allowed_ms = predict_now(policy, history), policy.budget_ms - policy.undo_ms
+    direction = trend(history.rounds, prediction, allowed_ms, policy.limit_bytes_per_s)
+    fits = prediction is not None and prediction.p90_ms <= allowed_ms
     if fits and prediction is not None:
         return _cut_or_wait(facts, another, policy, history, prediction)
     if policy.hold and not history.release:
@@ -371,7 +365,7 @@ def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History,
         hint = "end them, then `snaprep resume`"
         if (late := overdue(facts, policy, history, reasons, what="the cutover", hint=hint)) is not None:
             return Refuse(error=late)
-        return _paced(another, policy, history, "waiting: " + "; ".join(reasons), prediction)
+        return _paced(another, policy, history, "waiting: " + "; ".join(reasons), prediction, for_work=True)
     target, source = facts.host(another.roles.target), facts.host(another.roles.source)
     if history.prepared_s is None or target.live is not None or source.engine.replicating:
         return Prepare(roles=another.roles, base=another.base)
@@ -380,7 +374,15 @@ def _cut_or_wait(facts: Facts, another: Round, policy: Policy, history: History,
     return Cutover(roles=another.roles, base=another.base, p50_ms=prediction.p50_ms, p90_ms=prediction.p90_ms)
 
 
-def _paced(another: Round, policy: Policy, history: History, reason: str, prediction: Prediction | None) -> Action:
+def _paced(
+    another: Round,
+    policy: Policy,
+    history: History,
+    reason: str,
+    prediction: Prediction | None,
+    *,
+    for_work: bool = False,
+) -> Action:
     """Rounds go on while the run waits, at a bounded pace, so that a release finds a small delta."""
     last = history.last_round_end_s
     if last is None or history.now_s - last >= policy.hold_pace_s:
@@ -388,6 +390,7 @@ def _paced(another: Round, policy: Policy, history: History, reason: str, predic
     return Hold(
         reason=reason,
         pace_s=min(1.0, policy.hold_pace_s),
+        for_work=for_work,
         p50_ms=prediction.p50_ms if prediction else None,
         p90_ms=prediction.p90_ms if prediction else None,
     )

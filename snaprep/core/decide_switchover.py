@@ -14,9 +14,9 @@ from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import predict_switchover
 from snaprep.core.follow import caught_up, feedable
 from snaprep.core.lane import decide_lane
-from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy
+from snaprep.core.model import Facts, History, HostFacts, Policy
 from snaprep.core.refusals import error, held_up, wait_for
-from snaprep.core.who import handing_over, who
+from snaprep.core.who import handing_over, unknown_host, who
 
 
 def aim(facts: Facts, policy: Policy) -> str | None:
@@ -29,8 +29,8 @@ def aim(facts: Facts, policy: Policy) -> str | None:
 
 def decide_switchover(facts: Facts, policy: Policy, history: History, target: str | None = None) -> Action:
     """Make `target` the primary and the other host its replica. One that died halfway is finished."""
-    if target is not None and target not in [h.name for h in facts.hosts]:
-        return Refuse(error=error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
+    if target is not None and (unknown := unknown_host(facts, target)) is not None:
+        return Refuse(error=unknown)
     if (half := handing_over(facts)) is not None:
         return finish(facts, half)
     roles = who(facts, policy.source)
@@ -42,7 +42,7 @@ def decide_switchover(facts: Facts, policy: Policy, history: History, target: st
     source, other = facts.host(roles.source), facts.host(roles.target)
     if (refused := cannot_start(facts, source, other)) is not None:
         return refused
-    if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
+    if source.engine.halted:
         return Reopen(host=source.name)
     if history.abort:
         return Refuse(error=error("aborted", 11, "the run was ended as asked; the roles are as they were", facts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from snaprep.core.action import Action, Done, Refuse, TakeOver
 from snaprep.core.model import OPEN_STATES, REPLICA_STATES, EngineState, Facts, History, HostFacts, ImageRole, Policy
 from snaprep.core.refusals import error, key_missing, primary_answers, unseen
-from snaprep.core.who import closed_to_us, describe, stands_apart
+from snaprep.core.who import closed_to_us, describe, stands_apart, unknown_host
 
 
 def decide_takeover(
@@ -15,8 +15,8 @@ def decide_takeover(
     target: str | None = None,
 ) -> Action:
     """Make a surviving host serve. Refused while the primary answers; a take-over that died halfway is finished."""
-    if target is not None and target not in [h.name for h in facts.hosts]:
-        return Refuse(error=error("unknown-host", 2, f"{target} is not one of this pair's hosts", facts))
+    if target is not None and (unknown := unknown_host(facts, target)) is not None:
+        return Refuse(error=unknown)
     reachable = [h for h in facts.hosts if not h.error]
     answering = [h for h in reachable if _answers(h) or _idle_primary(h)]
     answering += [h for h in facts.hosts if h.error and closed_to_us(h)]  # it was seen to be open, for others

@@ -155,7 +155,7 @@ def predict_cutover(
     """What a cutover begun now would block, or None before one increment was measured.
 
     `since_head_s` is the time since the newest common point was taken. Fixed costs come from this pair's earlier
-    cutovers, else from a first guess; what they spread is learnt from how predictions fared. One increment alone does
+    cutovers, else from a first guess, and so does what they spread. One increment alone does
     not show whether it was linear or the whole of a hot set, so its full size is in P90 until another one says more.
     """
     measured = rates(rounds, limit_bytes_per_s)

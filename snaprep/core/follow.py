@@ -34,7 +34,6 @@ from snaprep.core.decide import cannot_follow, free_name, make_ready, make_room,
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import (
     OPEN_STATES,
-    EngineState,
     Facts,
     FeedFacts,
     History,
@@ -42,7 +41,6 @@ from snaprep.core.model import (
     ImageRole,
     Origin,
     Policy,
-    recv_name,
 )
 from snaprep.core.refusals import error, other_pair
 from snaprep.core.volume import Image
@@ -81,7 +79,7 @@ def decide_follow(facts: Facts, policy: Policy, history: History) -> Action:
         return first
     if source.guarded:  # another pair's: its guard opens it
         return Hold(reason=f"waiting: {source.name} is {source.guarded} by another run", pace_s=_PACE_S)
-    if source.engine.gate_saved or source.engine.state in (EngineState.GATED, EngineState.FROZEN):
+    if source.engine.halted:
         return Reopen(host=source.name)
     return _feed(facts, roles, policy, history)
 
@@ -110,9 +108,7 @@ def _feed(facts: Facts, roles: Roles, policy: Policy, history: History) -> Actio
             reason = f"waiting for the next restart of {source.name}'s database: from then on it keeps its log"
             return Hold(reason=reason, pace_s=_PACE_S)
         return KeepLog(roles=roles, how=_way(policy))
-    assert source.live is not None
-    assert target.volume is not None
-    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
+    base = lineage.base_between(source, target)
     if base is not None and _is_fresh(source, target) and not _stood_already(target):
         return Present(roles=roles, base=base)
     shipped = seed_or_round(facts, roles, policy, history)

@@ -103,11 +103,8 @@ def common_points(facts: Facts) -> Needed:
     """Where the newest common points of both directions are, on both hosts."""
     needed: set[tuple[str, str, str]] = set()
     for sender, receiver in (facts.hosts, facts.hosts[::-1]):
-        if sender.volume is None or receiver.volume is None or sender.live is None:
-            continue
         # Where a bookmark is the base the receiver's point is needed, and besides what both still hold as a snapshot.
-        for newest in (lineage.common_base, lineage.common_snapshot):
-            base = newest(sender.volume, sender.live, receiver.volume, recv_name(receiver.live_name))
+        for base in (lineage.base_between(sender, receiver), lineage.snapshot_between(sender, receiver)):
             if base is None:
                 continue
             needed |= {

@@ -7,9 +7,13 @@ neither does a clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from snaprep.core.model import HostFacts, recv_name
 from snaprep.core.volume import Image, Partial, Point, VolumeFacts
+
+FLAGS = "stream-flags"  # of an image: how streams of it are sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,27 @@ def history(volume: VolumeFacts, image: Image) -> tuple[Ancestor, ...]:
     return tuple(found)
 
 
+def base_between(source: HostFacts, target: HostFacts) -> Base | None:
+    """The base of an increment from the one's live image to where the other receives; None also where one was not seen.
+
+    See `common_base`.
+    """
+    return _between(source, target, common_base)
+
+
+def snapshot_between(source: HostFacts, target: HostFacts) -> Base | None:
+    """The same of what both hold as a snapshot. See `common_snapshot`."""
+    return _between(source, target, common_snapshot)
+
+
+def _between(
+    source: HostFacts, target: HostFacts, newest: Callable[[VolumeFacts, Image, VolumeFacts, str], Base | None]
+) -> Base | None:
+    if source.volume is None or source.live is None or target.volume is None:
+        return None
+    return newest(source.volume, source.live, target.volume, recv_name(target.live_name))
+
+
 def common_base(source: VolumeFacts, sent: Image, target: VolumeFacts, recv_name: str) -> Base | None:
     """The newest point in `sent`'s history that the target holds anywhere, preferring its recv image.
 
@@ -85,12 +110,26 @@ def _newest_held(ancestors: tuple[Ancestor, ...], target: VolumeFacts, recv_name
     return None
 
 
-def send_flags(source: VolumeFacts, sent: Image, target: VolumeFacts) -> tuple[str, ...]:
-    """How to send, as both sides can; the same for the life of a pair.
+def send_flags(source: VolumeFacts, sent: Image, target: VolumeFacts, base: Base | None) -> tuple[str, ...]:
+    """How to send. A full stream, one without a base, is sent as both sides can; what goes on from it is sent like it
+    for the life of the pair, whatever the sides have learnt since, less what one of them can do no more.
 
-    An encrypted image goes as it lies on disk: otherwise the target would hold it in the clear. A stream with large
-    blocks onto a base that came without is refused by new versions, and lost data on old ones.
+    A stream with large blocks onto a base that came without them has lost data on old versions, and one without onto a
+    base that has them is refused.
     """
+    possible = _possible_flags(source, sent, target)
+    images = (target.image(base.target_image), sent) if base is not None else ()
+    marks = [image.properties[FLAGS].split() for image in images if image is not None and FLAGS in image.properties]
+    return tuple(flag for flag in possible if flag in marks[0]) if marks else possible
+
+
+def flags_mark(flags: tuple[str, ...]) -> dict[str, str]:
+    """The property that keeps flags for later streams, on what was sent with them and on what was received."""
+    return {FLAGS: " ".join(flags) or "plain"}
+
+
+def _possible_flags(source: VolumeFacts, sent: Image, target: VolumeFacts) -> tuple[str, ...]:
+    """An encrypted image goes as it lies on disk: otherwise the target would hold it in the clear."""
     if sent.encrypted:
         return ("-w",)
     both = source.caps & target.caps

@@ -6,7 +6,7 @@ ones it rests on, and the agent checks them again when it acts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -28,6 +28,7 @@ class EngineState(StrEnum):
 
 
 OPEN_STATES = frozenset({EngineState.PRIMARY, EngineState.GATED, EngineState.FROZEN})
+HALTED_STATES = frozenset({EngineState.GATED, EngineState.FROZEN})
 REPLICA_STATES = frozenset({EngineState.WAITING, EngineState.REPLICA})
 
 
@@ -71,7 +72,6 @@ class KeptLog:
     since: int | None = None
     ours: bool = False  # a run switched it on, and `clean` switches it off
     first: int = 0  # the oldest position that is still there
-    kept_bytes: int = 0  # what the engine itself would have let go of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,32 +110,33 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     state: EngineState = EngineState.ABSENT
-    version: str = ""  # of the database's format
     server_up: bool = False
     server_pid: int | None = None
     server_version: str = ""  # empty when it cannot be seen
     position: int | None = None  # the engine's own order: for Derby the log instant
     position_text: str = ""
     logged_bytes: int | None = None  # about how much log was written since this agent first looked
-    checkpoint: int | None = None
     generation: int | None = None  # stamped in the database; None when it cannot be read without opening it
     replicating: bool = False  # a live connection between primary and replica
     gate_saved: bool = False  # former values of a gate are stored in the database
-    database_bytes: int = 0
     kept_log: KeptLog | None = None  # None: it is not known without opening the database
     transactions: Transactions = field(default_factory=Transactions)
     note: str = ""  # what the engine said when something is wrong
 
+    @property
+    def halted(self) -> bool:
+        """A run, or what one has left, keeps clients waiting or out: it has to be opened."""
+        return self.gate_saved or self.state in HALTED_STATES
+
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run that holds this host's lock."""
+    """Who holds a lock of a host, and to do what."""
 
     run: str
     verb: str
     operator: str
     pid: int
-    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,6 @@ class Policy:
     undo_ms: int = 1000  # what an undo of the cutover may take
     freeze: Literal["base", "always", "never"] = "base"
     freeze_lease_ms: int = 10_000
-    gate_lease_ms: int | None = None  # None: budget and undo together
     limit_bytes_per_s: int | None = None
     hold: bool = False
     hold_pace_s: float = 10.0
@@ -230,13 +230,9 @@ class Policy:
     isolate_foreign: bool = False  # the target may set a dataset aside that this pair did not create
 
     @property
-    def gate_ms(self) -> int:
-        return self.gate_lease_ms if self.gate_lease_ms is not None else self.budget_ms + self.undo_ms
-
-    @property
     def cutover_lease_ms(self) -> int:
         """Of the gate of a planned change: when it is over, the change undoes itself, inside the budget."""
-        return min(self.gate_ms, self.budget_ms - self.undo_ms)
+        return self.budget_ms - self.undo_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,12 +273,12 @@ class History:
     now_s: float = 0.0  # monotonic, the operator's
     last_round_end_s: float | None = None
     prepared_s: float | None = None  # when the target was last made ready for a cutover
-    waiting_since_s: float | None = None  # for old transactions
+    waiting_since_s: float | None = None  # for old transactions, before the cutover that comes next
     release: bool = False  # `snaprep cutover` was said
     abort: bool = False
     lane: Literal["pages", "log"] | None = None  # what was chosen, where nobody has named one
     unfeedable: bool = False  # the target's engine does not boot a copy so that it can be fed
-    failed_tokens: tuple[str, ...] = ()  # of streams that could not be gone on with
+    failed_tokens: tuple[str, ...] = ()  # of streams that could not be gone on with; what came in since has another
     refreshed: tuple[tuple[str, str], ...] = ()  # (sender, receiver) of the refreshes done
     settled_s: float | None = None  # when the common base was last moved on, or first made
     refresh: bool = False  # `snaprep refresh` was said
@@ -302,12 +298,9 @@ class History:
         ready_s, ended_s = self.prepared_s, self.last_round_end_s
         return ready_s is not None and ended_s is not None and ended_s >= ready_s
 
-    def without_token(self, token: str) -> History:
-        """The stream of this token could not be gone on with; what came in meanwhile has another."""
-        return replace(self, failed_tokens=(*self.failed_tokens, token))
-
 
 __all__ = [
+    "HALTED_STATES",
     "OPEN_STATES",
     "REPLICA_STATES",
     "Checked",

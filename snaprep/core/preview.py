@@ -17,6 +17,7 @@ from snaprep.core.action import (
     Feed,
     FeedCutover,
     GiveUp,
+    Hold,
     KeepLog,
     KeepNoLog,
     Prepare,
@@ -32,6 +33,7 @@ from snaprep.core.action import (
 )
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import FIXED_P50_MS, ROUND_FIXED_S, SPREAD_FIRST, Rates, unique_bytes
+from snaprep.core.history import after
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import (
     CutoverTried,
@@ -45,10 +47,11 @@ from snaprep.core.model import (
     RoundDone,
     recv_name,
 )
+from snaprep.core.refusals import error
 from snaprep.core.volume import Image, ImageRole, Point
 
 STEPS_MAX = 100
-EMPTY_BYTES = 2048  # a stream with nothing in it: the header and the end of the smallest increment
+STREAM_BYTES_MIN = 2048  # a stream with nothing in it: the header and the end of the smallest increment
 PREPARE_S = 2.0  # booting a copy in the target's server, the first time
 
 
@@ -91,7 +94,7 @@ class _Point:
 
 def plan_steps(facts: Facts, policy: Policy, measured: Measured) -> tuple[PlannedStep, ...]:
     """The actions of `rebuild`, up to and with the final one. A run that is held is planned as if it were released."""
-    policy = replace(policy, hold=False)
+    policy = replace(policy, hold=False, refresh_s=None)  # that the base moves on beside a feed is not planned
     at, steps = _Point(facts=facts, history=History(cutovers=measured.cutovers)), list[PlannedStep]()
     while len(steps) < STEPS_MAX:
         action = decide_lane(at.facts, policy, at.history)
@@ -102,8 +105,14 @@ def plan_steps(facts: Facts, policy: Policy, measured: Measured) -> tuple[Planne
         if not isinstance(action, _EXPECTED):  # it would wait for something that only time or people can change
             break
         at = _after(at, step, measured)
-    what = "the plan does not come to an end: " + "; ".join(type(s.action).__name__ for s in steps[-3:])
-    return (*steps, PlannedStep(action=Refuse(error=ErrorInfo("plan-open", what, exit_code=10))))
+    return (*steps, PlannedStep(action=Refuse(error=_open(facts, steps))))
+
+
+def _open(facts: Facts, steps: list[PlannedStep]) -> ErrorInfo:
+    last = steps[-1].action
+    why = last.reason if isinstance(last, Hold) else "; ".join(type(s.action).__name__ for s in steps[-3:])
+    hint = "`snaprep rebuild --hold` ships what can be shipped, and waits before the cutover"
+    return error("plan-open", 10, f"the plan does not come to an end: {why}", facts, hint)
 
 
 _EXPECTED = (
@@ -120,7 +129,7 @@ def _cost(action: Action, at: _Point, measured: Measured) -> PlannedStep:
         return _shipped(action, size, link, freeze_ms)
     if isinstance(action, Round):
         freeze_ms = measured.freeze_ms if action.freeze else 0.0
-        return _shipped(action, max(EMPTY_BYTES, _delta_bytes(at, action, measured)), link, freeze_ms)
+        return _shipped(action, max(STREAM_BYTES_MIN, _delta_bytes(at, action, measured)), link, freeze_ms)
     if isinstance(action, Cutover):
         size = int(unique_bytes(_rates(measured), (at.since_base_s or 0.0) + decide.ARM_S))
         p50_ms = measured.cutover_fixed_ms + 1000 * size / link
@@ -173,19 +182,10 @@ def _delta_bytes(at: _Point, action: Round, measured: Measured) -> int:
 def _after(at: _Point, step: PlannedStep, measured: Measured) -> _Point:
     """The facts and the history as this step would leave them."""
     action, history = step.action, replace(at.history, now_s=at.history.now_s + step.seconds)
-    if isinstance(action, Prepare):
-        return replace(_prepared(at, action), history=replace(history, prepared_s=history.now_s))
-    if isinstance(action, Verify):
-        return replace(at, history=replace(history, verified=True))
-    if isinstance(action, Settle):
-        return replace(at, history=replace(history, settled=True))
     if isinstance(action, Seed | Round):
         return _after_shipping(at, action, step, history, measured)
-    if isinstance(action, Choose):
-        return replace(at, history=replace(history, lane=action.lane))
-    if isinstance(action, KeepNoLog):
-        return replace(at, history=replace(history, log_let_go=True))
-    return replace(at, history=history, facts=_changed(at.facts, action))
+    at = replace(at, history=after(action, history, history.now_s))
+    return _prepared(at, action) if isinstance(action, Prepare) else replace(at, facts=_changed(at.facts, action))
 
 
 def _prepared(at: _Point, action: Prepare) -> _Point:
@@ -252,7 +252,8 @@ def _changed(facts: Facts, action: Action) -> Facts:
     if isinstance(action, Feed):
         fed = FeedFacts(stream="planned", phase="feeding", since_s=0.0, at_s=0.0, stored=1)
         return _with_host(facts, replace(facts.host(action.roles.source), feed=fed))
-    assert isinstance(action, Cutover | FeedCutover)
+    if not isinstance(action, Cutover | FeedCutover):  # it touches neither host
+        return facts
     source, target = facts.host(action.roles.source), facts.host(action.roles.target)
     recv = target.recv
     assert recv is not None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from snaprep.core.action import Action, Adopt, GiveUp, Hold, Prepare, Refuse, Reopen, SetAside, TakeOver
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.estimate import Trend
-from snaprep.core.model import EngineState, Facts, History, HostFacts, Policy
+from snaprep.core.model import Facts, History, HostFacts, Policy
 from snaprep.core.volume import Image
 from snaprep.core.who import serving
 
@@ -76,7 +76,13 @@ def wait_for(
     """Hold while old work is open, for as long as is allowed. `expected_ms`: P50 and P90 of what comes then."""
     if (late := overdue(facts, policy, history, reasons, what=what, hint=hint)) is not None:
         return Refuse(error=late)
-    return Hold(reason="waiting: " + "; ".join(reasons), pace_s=PACE_S, p50_ms=expected_ms[0], p90_ms=expected_ms[1])
+    return Hold(
+        reason="waiting: " + "; ".join(reasons),
+        pace_s=PACE_S,
+        for_work=True,
+        p50_ms=expected_ms[0],
+        p90_ms=expected_ms[1],
+    )
 
 
 def undone(facts: Facts, policy: Policy, history: History) -> ErrorInfo | None:
@@ -103,10 +109,10 @@ def held_up(facts: Facts, source: str, policy: Policy) -> list[str]:
 
 
 def primary_answers(facts: Facts, host: HostFacts) -> ErrorInfo:
-    if host.engine.gate_saved or host.engine.state in (EngineState.GATED, EngineState.FROZEN):
+    if host.engine.halted:
         hint = f"`snaprep abort` opens {host.name} again"
     else:
-        hint = "nothing has to be taken over; to change sides on purpose, stop the primary's server first"
+        hint = "nothing has to be taken over; `snaprep switchover` changes sides on purpose"
     return error("primary-answers", 3, f"{host.name} answers as primary", facts, hint)
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from snaprep.core.action import Choose
 from snaprep.core.errors import ErrorInfo
+from snaprep.core.lineage import Base
 from snaprep.core.model import FeedFacts, Finding, RunInfo
 
 
@@ -29,7 +31,6 @@ class RunState(StrEnum):
     REFRESHING = "refreshing"
     VERIFYING = "verifying"
     SETTLING = "settling"
-    CLEANING = "cleaning"
     DONE = "done"
     STOPPED = "stopped"  # can be resumed
     ABORTED = "aborted"
@@ -48,13 +49,11 @@ class RoundReport:
     """One stream from source to target. Number 0 is the full send."""
 
     number: int
-    kind: Literal["full", "delta", "final", "refresh"] = "delta"
-    state: Literal["freezing", "sending", "receiving", "done", "failed"] = "sending"
+    kind: Literal["full", "delta", "refresh"] = "delta"
+    state: Literal["sending", "done", "failed"] = "sending"
     expected_bytes: int | None = None
     sent_bytes: int = 0
-    arrived_bytes: int | None = (
-        None  # what was there before of a stream that broke; None: it is sent from its beginning
-    )
+    arrived_bytes: int | None = None  # of a stream that broke, what was there before; None: sent from its beginning
     rate_bytes_per_s: float | None = None
     elapsed_ms: float = 0.0
     freeze_ms: float | None = None  # None: this round froze nothing
@@ -125,11 +124,24 @@ def named_lane(lane: Literal["auto", "pages", "log"]) -> LaneReport | None:
     return None if lane == "auto" else LaneReport(name=lane, why="as asked")
 
 
+def chosen_lane(choice: Choose) -> LaneReport:
+    """The lane that was measured to be better."""
+    return LaneReport(
+        name=choice.lane,
+        why=choice.why,
+        page_bytes_per_s=choice.page_bytes_per_s,
+        log_bytes_per_s=choice.log_bytes_per_s,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseReport:
     name: str  # snapshot on the source
     guid: int
-    taken_at: float | None = None
+
+
+def base_report(base: Base | None) -> BaseReport | None:
+    return BaseReport(name=base.point.name, guid=base.point.guid) if base is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +249,6 @@ class Plan:
     forecast: Forecast | None = None
     warnings: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
-    risks: tuple[str, ...] = ()
     error: ErrorInfo | None = None
     hint: str = ""
 

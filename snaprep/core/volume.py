@@ -113,6 +113,3 @@ class VolumeFacts:
 
     def image(self, name: str) -> Image | None:
         return next((i for i in self.images if i.name == name), None)
-
-    def with_role(self, role: ImageRole) -> tuple[Image, ...]:
-        return tuple(i for i in self.images if i.role is role)

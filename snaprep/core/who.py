@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from snaprep.core.action import Roles
-from snaprep.core.errors import ErrorInfo, named
-from snaprep.core.model import OPEN_STATES, REPLICA_STATES, EngineState, Facts, HostFacts
+from snaprep.core.errors import ErrorInfo, NobodyServes, named
+from snaprep.core.model import HALTED_STATES, OPEN_STATES, REPLICA_STATES, EngineState, Facts, HostFacts
 
 
 def who(facts: Facts, wished_source: str | None = None) -> Roles | ErrorInfo:
@@ -105,6 +105,12 @@ def servers(facts: Facts) -> tuple[str, ...]:
     return (idle[0].name,) if len(idle) == 1 and idle[0].stands_at_path else ()
 
 
+def serves(facts: Facts) -> str | None:
+    """The host that serves; None when none does, both do, or nobody knows."""
+    names = servers(facts)
+    return names[0] if len(names) == 1 else None
+
+
 def closed_to_us(host: HostFacts) -> bool:
     """Its database is open in a process that does not answer us; it may well answer others."""
     return host.engine.state is EngineState.UNKNOWN and not stands_apart(host)
@@ -115,7 +121,7 @@ def _closed_to_us(facts: Facts) -> tuple[str, ...]:
 
 
 def _halted(host: HostFacts) -> bool:
-    return host.engine.state in (EngineState.GATED, EngineState.FROZEN) and not stands_apart(host)
+    return host.engine.state in HALTED_STATES and not stands_apart(host)
 
 
 def may_serve(host: HostFacts) -> bool:
@@ -148,7 +154,7 @@ def serving(facts: Facts) -> str:
 
 
 _STANDS = frozenset({2, 30, 75})  # usage, a host out of reach, a lock: true whoever serves
-_NOBODY = 21
+_NOBODY = NobodyServes.exit_code
 
 
 def judged(info: ErrorInfo, facts: Facts, *, acted: bool) -> ErrorInfo:
@@ -169,6 +175,20 @@ def judged(info: ErrorInfo, facts: Facts, *, acted: bool) -> ErrorInfo:
     return replace(info, serving=info.serving or serving(facts), exit_code=code)
 
 
+def unknown_host(facts: Facts, name: str) -> ErrorInfo | None:
+    """An error when no host of the pair has this name."""
+    first, second = (h.name for h in facts.hosts)
+    if name in (first, second):
+        return None
+    return ErrorInfo(
+        id="unknown-host",
+        what=f"{name} is not one of this pair's hosts",
+        serving=serving(facts),
+        hint=f"the hosts are {first} and {second}",
+        exit_code=2,
+    )
+
+
 def describe(host: HostFacts) -> str:
     """One host's position, as a line under an error."""
     if host.error:
@@ -182,14 +202,8 @@ def describe(host: HostFacts) -> str:
 
 
 def _roles(facts: Facts, source: str) -> Roles | ErrorInfo:
-    names = [h.name for h in facts.hosts]
-    if source not in names:
-        return ErrorInfo(
-            id="unknown-host",
-            what=f"{source} is not one of this pair's hosts",
-            hint=f"the hosts are {names[0]} and {names[1]}",
-            exit_code=2,
-        )
+    if (unknown := unknown_host(facts, source)) is not None:
+        return unknown
     mine, other = facts.host(source), facts.other(source)
     generation = max(1, mine.claimed_generation, other.claimed_generation)
     if other.claims_primary and other.claimed_generation >= mine.claimed_generation:

@@ -1,7 +1,8 @@
-"""The protocol of databases. One room an engine; all pass the same contract suite.
+"""What an engine writes its sequences from, and what it answers. One room an engine.
 
-An engine has two halves. `host` runs inside the agent on the database's host and drives the database by its own client.
-`recipe` is pure: it writes the dangerous sequences as data, for the interpreter and for the simulator.
+An engine has two halves. `host` runs inside the agent on the database's host and drives the database by its own client;
+the agent's steps are what it has to be able to do. `recipe` is pure: it writes the dangerous sequences as data, for the
+interpreter and for the model world.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from snaprep.core.model import EngineFacts, Finding
 from snaprep.core.recipe import Recipe, Ref
 
 
@@ -32,15 +32,6 @@ class Tail:
     bytes: int
 
 
-class EngineHost(Protocol):
-    """A database on this host. Each method has a bound and raises SnaprepError with an id."""
-
-    def facts(self) -> EngineFacts: ...
-    def outside(self) -> EngineFacts: ...
-    def check(self, *, as_target: bool) -> list[Finding]: ...
-    def close(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotPlan:
     """One snapshot of the source, perhaps frozen."""
@@ -49,9 +40,7 @@ class SnapshotPlan:
     image: str
     point: str
     freeze: bool
-    flush: (
-        bool  # write dirty pages out first, so that increments carry what was written, not what happens to be flushed
-    )
+    flush: bool  # write dirty pages out first: an increment carries what was written, not what happens to be flushed
     freeze_lease_ms: int
     copies: bool = False  # the storage has no snapshots: the engine copies itself, at work
 
@@ -98,7 +87,6 @@ class CutoverPlan:
     owner: str  # "user:group" that the copy's files get, by name; empty: as they came
     generation: int
     budget_ms: int
-    undo_ms: int
     lease_ms: int
 
 

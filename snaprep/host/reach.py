@@ -140,7 +140,8 @@ def _reach(login: Login, settings: _Settings, depth: int) -> Reached:
     import paramiko  # noqa: PLC0415
 
     if depth > 8:
-        raise UsageError("ssh-config", f"ProxyJump of {login.address} leads in a circle")
+        what = f"ProxyJump of {login.address} leads in a circle"
+        raise UsageError("ssh-config", what, hint="ssh -G shows what ssh makes of it")
     client = paramiko.SSHClient()
     _load_known_hosts(client.get_host_keys(), settings)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())

@@ -38,7 +38,7 @@ from snaprep.core.action import (
 from snaprep.core.errors import SnaprepError
 from snaprep.core.estimate import Prediction, bytes_per_s
 from snaprep.core.model import Facts, RoundDone
-from snaprep.core.report import BaseReport, LaneReport, RunState
+from snaprep.core.report import RunState, base_report, chosen_lane
 from snaprep.journal import fields_of
 from snaprep.loop import feed, hear, tell
 from snaprep.loop.state import Run
@@ -47,9 +47,10 @@ _STATES = {Seed: RunState.SEEDING, Round: RunState.ROUND, Refresh: RunState.REFR
 
 
 def do(run: Run, facts: Facts, action: Action) -> None:
-    """Do one action, and note what it taught. Raises SnaprepError."""
+    """Do one action, and note in the history what came of it. Raises SnaprepError."""
     run.interpreter.rest_on(facts)
     _DEEDS[type(action)](run, run.context(facts), action)
+    run.went_well(action)
 
 
 def _reopen(run: Run, context: Context, action: Reopen) -> None:
@@ -77,39 +78,23 @@ def _give_up(run: Run, context: Context, action: GiveUp) -> None:
 
 def _choose(run: Run, context: Context, action: Choose) -> None:
     del context  # nothing is done to anybody
-    run.learn(lane=action.lane)
-    run.say(
-        lane=LaneReport(
-            name=action.lane,
-            why=action.why,
-            page_bytes_per_s=action.page_bytes_per_s,
-            log_bytes_per_s=action.log_bytes_per_s,
-        )
-    )
+    run.say(lane=chosen_lane(action))
 
 
 def _verify(run: Run, context: Context, action: Verify) -> None:
     run.say(state=RunState.VERIFYING, reason="")
-    shared = settle.shared(context, action.roles)
-    base = BaseReport(name=shared.point.name, guid=shared.point.guid) if shared is not None else None
-    run.say(verified=settle.verify(context, action), base=base)
-    run.learn(verified=True)
+    base = settle.shared(context, action.roles)
+    run.say(verified=settle.verify(context, action), base=base_report(base))
 
 
 def _settle(run: Run, context: Context, action: Settle) -> None:
     run.say(state=RunState.SETTLING, reason="")
     settle.settle(context, action)
-    run.learn(settled=True, settled_s=time.monotonic(), refreshed=(), refresh=False)
 
 
 def _ship(run: Run, context: Context, action: Seed | Round | Refresh) -> None:
     parcel = ship.parcel(action, len(run.report.rounds) + 1)
-    base = parcel.base
-    run.say(
-        state=_STATES[type(action)],
-        reason="",
-        base=BaseReport(name=base.point.name, guid=base.point.guid) if base else None,
-    )
+    run.say(state=_STATES[type(action)], reason="", base=base_report(parcel.base))
     if not run.preflown and not isinstance(action, Refresh):
         preflight(context, action.roles)
         run.preflown = True
@@ -118,18 +103,15 @@ def _ship(run: Run, context: Context, action: Seed | Round | Refresh) -> None:
             done, taken_s = ship.ship(context, parcel, run.taken_s)
         except SnaprepError:
             if parcel.resume is not None:
-                run.history = run.history.without_token(parcel.resume.token)
+                run.learn(failed_tokens=(*run.history.failed_tokens, parcel.resume.token))
             raise
     done = _with_log_rate(run, context, parcel.sender, done)
     run.journal.append("round", **fields_of(done))
     if run.feeds and parcel.resume is None and parcel.sender == run.report.source:
         act_feed.note_taken(context, parcel.receiver, parcel.sender, done)
-    if isinstance(action, Refresh):
-        run.learn(refreshed=(*run.history.refreshed, (action.sender, action.receiver)))
-    else:
+    if not isinstance(action, Refresh):
         run.taken_s = taken_s
-        run.learn(rounds=(*run.history.rounds, done))
-    run.learn(last_round_end_s=time.monotonic())
+        run.learn(rounds=(*run.history.rounds, done), last_round_end_s=time.monotonic())
 
 
 def _with_log_rate(run: Run, context: Context, sender: str, done: RoundDone) -> RoundDone:
@@ -143,20 +125,18 @@ def _with_log_rate(run: Run, context: Context, sender: str, done: RoundDone) -> 
 def _prepare(run: Run, context: Context, action: Prepare) -> None:
     run.say(state=RunState.PREPARING, reason=f"making {action.roles.target} ready; clients go on")
     act_cutover.prepare(context, action)
-    run.learn(prepared_s=time.monotonic())
 
 
 def _cutover(run: Run, context: Context, action: Cutover) -> None:
     tell.cutting_over(run, action)
     with hear.linked(run, action.roles.source, action.roles.target):
         tried, shown = act_cutover.cutover(context, action)
-    tell.cut_over(run, tried, shown)
+    tell.attempted(run, action, tried, shown)
 
 
 def _take_over(run: Run, context: Context, action: TakeOver) -> None:
     run.say(state=RunState.TAKING_OVER, reason=f"{action.target} is made to serve")
     notes = takeover.take_over(context, action)
-    run.learn(taken_over=True)
     run.say(notes=(*run.report.notes, *notes))
 
 
@@ -166,14 +146,10 @@ def _switch_over(run: Run, context: Context, action: Switchover) -> None:
     run.say(state=RunState.SWITCHING_OVER, reason=way, forecast=forecast)
     run.feeding = None  # one that there is ends in this, well or not
     tried, shown, error = switchover.switch_over(context, action)
-    run.journal.append("switchover", **fields_of(tried))
-    run.say(cutover=shown)
-    run.learn(switchovers=(*run.history.switchovers, tried))
-    if not tried.ok:
-        run.sink.note(f"the switchover was undone after {tried.blocked_ms:.0f} ms: {tried.error}")
-    elif error is not None:
+    tell.attempted(run, action, tried, shown)
+    if error is not None:
         run.sink.note(f"{action.roles.source} does not follow yet: {error.id}: {error.what}")
-    else:
+    elif tried.ok:
         done = f"{action.roles.target} serves as generation {action.generation}, and {action.roles.source} follows"
         run.say(notes=(*run.report.notes, done))
 
@@ -182,8 +158,6 @@ def _hold(run: Run, context: Context, action: Hold) -> None:
     del context  # nothing is done: that is the action
     prediction = Prediction(action.p50_ms, action.p90_ms or 0.0, 0) if action.p50_ms is not None else None
     run.say(state=RunState.HELD, reason=action.reason, forecast=tell.forecast(run.policy, prediction))
-    if action.reason.startswith("waiting") and run.history.waiting_since_s is None:
-        run.learn(waiting_since_s=time.monotonic())
     run.control.wait(action.pace_s)
 
 

@@ -8,7 +8,7 @@ from snaprep.core.action import Feed, FeedCutover, KeepLog, KeepNoLog, Present
 from snaprep.core.errors import SnaprepError
 from snaprep.core.follow import caught_up
 from snaprep.core.model import Facts, FeedFacts
-from snaprep.core.report import BaseReport, RunState, feed_report
+from snaprep.core.report import RunState, base_report, feed_report
 from snaprep.loop import hear, tell
 from snaprep.loop.state import Run
 
@@ -25,15 +25,12 @@ def keep_log(run: Run, context: Context, action: KeepLog) -> None:
 def keep_no_log(run: Run, context: Context, action: KeepNoLog) -> None:
     run.say(state=RunState.SETTLING, reason="")
     act_feed.keep_no_log(context, action.roles)
-    run.learn(log_let_go=True)
 
 
 def present(run: Run, context: Context, action: Present) -> None:
     run.say(state=RunState.PREPARING, reason=f"making the replica on {action.roles.target}")
     act_feed.present(context, action)
-    base = BaseReport(name=action.base.point.name, guid=action.base.point.guid)
-    run.say(base=base)
-    run.learn(settled=False)
+    run.say(base=base_report(action.base))
 
 
 def feed(run: Run, context: Context, action: Feed) -> None:
@@ -63,7 +60,7 @@ def cut_over(run: Run, context: Context, action: FeedCutover) -> None:
     run.feeding = None  # it ends in this, well or not
     with hear.heard(run, action.roles.source):
         tried, shown = act_feed.cut_over(context, action)
-    tell.cut_over(run, tried, shown)
+    tell.attempted(run, action, tried, shown)
 
 
 def put_off(run: Run, error: SnaprepError) -> None:

@@ -72,8 +72,12 @@ def _obey(run: Run, commands: list[str]) -> None:
         elif word == "refresh":
             run.learn(refresh=True)
         elif word == "limit":
-            rate = int(value) or None
-            run.policy = replace(run.policy, limit_bytes_per_s=rate)
-            for host in filter(None, (run.session.live(h.name) for h in run.session.pair.hosts)):
-                host.call("limit", {"bytes_per_s": rate}, type(None), deadline_s=10)
-            run.say(limit_bytes_per_s=rate)
+            _limit(run, None if value == "none" else int(value))
+
+
+def _limit(run: Run, bytes_per_s: int | None) -> None:
+    run.policy = replace(run.policy, limit_bytes_per_s=bytes_per_s)
+    for host in filter(None, (run.session.live(h.name) for h in run.session.pair.hosts)):
+        with contextlib.suppress(SnaprepError):  # one that is lost is told when its next way is opened
+            host.call("limit", {"bytes_per_s": bytes_per_s}, type(None), deadline_s=10)
+    run.say(limit_bytes_per_s=bytes_per_s)

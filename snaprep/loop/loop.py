@@ -31,6 +31,7 @@ def loop(run: Run, decide_next: Decide) -> Report:
     while True:
         facts = observe(run.session)
         tell.hosts(run, facts)
+        tell.journal_trouble(run)
         hear.listen(run, facts)
         run.learn(now_s=time.monotonic(), begun=run.patient and run.session.acted)
         action = decide_next(facts, run.policy, run.history)

@@ -13,7 +13,9 @@ from snaprep.act.context import Context
 from snaprep.act.feed import Feeding
 from snaprep.act.interpreter import Interpreter
 from snaprep.control import Control, Sink
-from snaprep.core.model import Facts, History, Policy
+from snaprep.core.action import Action, Cutover, FeedCutover, Switchover
+from snaprep.core.history import after, attempted
+from snaprep.core.model import CutoverTried, Facts, History, Policy
 from snaprep.core.report import Report, RoundReport, named_lane
 from snaprep.engines.derby import recipe as derby_recipe
 from snaprep.journal import Journal, earlier
@@ -50,7 +52,7 @@ class Run:
     _telling: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.interpreter = Interpreter(self.session, self.hear)
+        self.interpreter = Interpreter(self.session, self.pass_on)
         self.history = earlier(self.journal.entries(), self.journal.run)
         self.report = Report(
             run=self.journal.run,
@@ -72,7 +74,17 @@ class Run:
         return self.patient or "log" in (self.policy.lane, self.history.lane)
 
     def learn(self, **changed: Any) -> None:  # noqa: ANN401 (fields of History)
-        self.history = replace(self.history, **changed)
+        """Also called where a second terminal is heard, beside the action under way."""
+        with self._telling:
+            self.history = replace(self.history, **changed)
+
+    def went_well(self, action: Action) -> None:
+        with self._telling:
+            self.history = after(action, self.history, time.monotonic())
+
+    def attempted(self, action: Cutover | FeedCutover | Switchover, tried: CutoverTried) -> None:
+        with self._telling:
+            self.history = attempted(action, self.history, tried)
 
     def say(self, **changed: Any) -> Report:  # noqa: ANN401 (fields of Report)
         """Change the report, and show it."""
@@ -90,7 +102,7 @@ class Run:
         others = tuple(r for r in self.report.rounds if (r.number, r.kind) != (shown.number, shown.kind))
         self.say(rounds=(*others, shown))
 
-    def hear(self, event: Mapping[str, Any]) -> None:
+    def pass_on(self, event: Mapping[str, Any]) -> None:
         """What an agent tells while it works."""
         if event.get("event") == "progress" and "sent_bytes" in event and self.report.current is not None:
             self.say_round(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from snaprep.core.action import Cutover, FeedCutover
+from snaprep.core.action import Cutover, FeedCutover, Switchover
 from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.estimate import Prediction
 from snaprep.core.model import CutoverTried, Facts, Policy
 from snaprep.core.report import CutoverReport, Forecast, Report, RunState
-from snaprep.core.who import serving, who
+from snaprep.core.who import judged, serves, serving, who
 from snaprep.journal import fields_of
 from snaprep.loop.state import Run
-from snaprep.observe import judge
+from snaprep.observe import observe
 
 
 def hosts(run: Run, facts: Facts) -> None:
@@ -22,12 +22,19 @@ def hosts(run: Run, facts: Facts) -> None:
         source=source.name if source else run.report.source,
         target=target.name if target else run.report.target,
         serving=serving(facts),
-        serves=source.name if source is not None and source.engine.server_up else None,
+        serves=serves(facts),
         source_free_bytes=source.volume.free_bytes if source and source.volume else None,
         target_free_bytes=target.volume.free_bytes if target and target.volume else None,
         pinned_bytes=source.live.pinned_bytes if source and source.live else None,
         limit_bytes_per_s=run.policy.limit_bytes_per_s,
     )
+
+
+def journal_trouble(run: Run) -> None:
+    """A journal that can no longer be written does not stop a run, but nobody must rely on it unknowing."""
+    trouble = run.journal.trouble
+    if trouble and trouble not in run.report.notes:
+        run.say(notes=(*run.report.notes, trouble))
 
 
 def cutting_over(run: Run, action: Cutover | FeedCutover) -> None:
@@ -38,13 +45,14 @@ def cutting_over(run: Run, action: Cutover | FeedCutover) -> None:
     )
 
 
-def cut_over(run: Run, tried: CutoverTried, shown: CutoverReport) -> None:
-    """How a cutover went; the journal and the next decision know it, too."""
-    run.journal.append("cutover", **fields_of(tried))
+def attempted(run: Run, action: Cutover | FeedCutover | Switchover, tried: CutoverTried, shown: CutoverReport) -> None:
+    """How a cutover or a switchover went; the journal and the next decision know it, too."""
+    what = "switchover" if isinstance(action, Switchover) else "cutover"
+    run.journal.append(what, **fields_of(tried))
     run.say(cutover=shown)
-    run.learn(cutovers=(*run.history.cutovers, tried))
+    run.attempted(action, tried)
     if not tried.ok:
-        run.sink.note(f"the cutover was undone after {tried.blocked_ms:.0f} ms: {tried.error}")
+        run.sink.note(f"the {what} was undone after {tried.blocked_ms:.0f} ms: {tried.error}")
 
 
 def forecast(policy: Policy, prediction: Prediction | None) -> Forecast:
@@ -63,4 +71,6 @@ def ended(run: Run, error: ErrorInfo) -> Report:
 
 def failed(run: Run, error: SnaprepError) -> Report:
     """The report of a run that an exception ended: who serves now is looked at once more."""
-    return ended(run, judge(run.session, error.info))
+    facts = observe(run.session)
+    run.say(serving=serving(facts), serves=serves(facts))
+    return ended(run, judged(error.info, facts, acted=run.session.acted))

@@ -20,7 +20,8 @@ from snaprep.core.lane import decide_lane
 from snaprep.core.model import REPLICA_STATES, Checked, EngineState, Facts, Finding, History, HostFacts, Policy
 from snaprep.core.report import CheckReport, HostChecks
 from snaprep.core.spec import Pair
-from snaprep.core.who import serving, takes_sessions, who
+from snaprep.core.who import serves, serving, who
+from snaprep.core.words import size
 from snaprep.observe import observe, opened
 from snaprep.session import Session
 
@@ -45,10 +46,9 @@ def check(pair: Pair, policy: Policy, sink: Sink) -> CheckReport:
         if isinstance(roles, Roles):
             between += _ways(session, facts, roles)
     role_of = {roles.source: "source", roles.target: "target"} if isinstance(roles, Roles) else {}
-    taking = [h.name for h in facts.hosts if takes_sessions(h)]
     return CheckReport(
         pair=pair.name,
-        serves=taking[0] if len(taking) == 1 else None,
+        serves=serves(facts),
         serving=serving(facts),
         hosts=(
             *(
@@ -62,10 +62,6 @@ def check(pair: Pair, policy: Policy, sink: Sink) -> CheckReport:
 
 def _fail(error: ErrorInfo) -> Finding:
     return Finding(error.id, "fail", error.what, error.hint)
-
-
-def _size(number_bytes: int) -> str:
-    return f"{number_bytes / (1 << 30):.1f} GiB" if number_bytes >= 1 << 30 else f"{number_bytes / (1 << 20):.0f} MiB"
 
 
 # -- each host ---------------------------------------------------------------------------------------------------------
@@ -86,15 +82,15 @@ def _host(session: Session, facts: Facts, host: HostFacts, *, as_target: bool) -
 def _space(host: HostFacts, policy: Policy) -> Iterator[Finding]:
     if host.volume is None:
         return
-    free, whole = _size(host.volume.free_bytes), _size(host.volume.size_bytes)
-    floor = _size(policy.floor_bytes)
+    free, whole = size(host.volume.free_bytes), size(host.volume.size_bytes)
+    floor = size(policy.floor_bytes)
     if host.volume.free_bytes < policy.floor_bytes:
         what = f"{free} of {whole} are free, and the floor is {floor}: a replica would be given up"
         yield Finding("no-space", "fail", what, "free space there, or lower rounds.floor")
     else:
         yield Finding("space", "ok", f"{free} of {whole} are free; the floor is {floor}")
     if host.live is not None and host.live.points:
-        pinned = _size(host.live.pinned_bytes)
+        pinned = size(host.live.pinned_bytes)
         yield Finding("pinned", "ok", f"{len(host.live.points)} snapshots pin {pinned} of {host.live.name}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
 from snaprep.act.interpreter import Interpreter
@@ -13,7 +12,7 @@ from snaprep.core import lineage
 from snaprep.core.action import Roles
 from snaprep.core.errors import SnaprepError
 from snaprep.core.estimate import bytes_per_s
-from snaprep.core.model import Facts, HostFacts, recv_name
+from snaprep.core.model import Facts, HostFacts
 from snaprep.core.recipe import Step
 from snaprep.core.volume import Point
 from snaprep.session import Session
@@ -39,14 +38,14 @@ def look(session: Session, sink: Sink, facts: Facts, roles: Roles) -> Seen:
     source, target = facts.host(roles.source), facts.host(roles.target)
     alone = _alone(session, sink)
     began_s = time.monotonic()
-    before = _count(session, source, alone=alone)
+    before = _count(session, sink, source, alone=alone)
     link = _link_rate(session, sink, source.name, target.name) if alone else None
     time.sleep(max(0.0, _LOOK_S - (time.monotonic() - began_s)))
     again = session.host(source.name).call("observe", {}, HostFacts, deadline_s=40)
     took_s = time.monotonic() - began_s
-    after = _count(session, again, alone=alone)
-    base = common_base(source, target)
-    size = _stream_bytes(session, again, after, base, send_flags(facts, source.name))
+    after = _count(session, sink, again, alone=alone)
+    base = lineage.base_between(source, target)
+    size = _stream_bytes(session, again, after, base, send_flags(facts, source.name, base))
     return Seen(
         link_bytes_per_s=link,
         log_bytes_per_s=_log_rate(source, again, took_s),
@@ -75,22 +74,25 @@ class _Count:
     written_bytes: int
     newest: Point
     at_s: float
+    flushed: bool  # the database had written out what it keeps in memory; else this is too little, by any factor
 
 
-def _count(session: Session, host: HostFacts, *, alone: bool) -> _Count | None:
+def _count(session: Session, sink: Sink, host: HostFacts, *, alone: bool) -> _Count | None:
     """What the next increment carries; None where the filesystem cannot say.
 
     A database keeps pages in memory for minutes, and a round has them written out. So it is asked for a checkpoint
-    here, too: what is counted without one is too little by any factor. Not while a run may hold it frozen.
+    here, too, but not while a run may hold it frozen. Without one, what the filesystem counts is better than nothing.
     """
     live = host.live
     if live is None or live.newest is None or live.written_bytes is None:
         return None
-    written_bytes = live.written_bytes
-    if alone and host.engine.server_up:
-        with suppress(SnaprepError):  # what the filesystem has counted by itself is better than nothing
-            written_bytes = session.host(host.name).call("written", {}, int, deadline_s=90)
-    return _Count(written_bytes=written_bytes, newest=live.newest, at_s=time.monotonic())
+    written_bytes, flushed = live.written_bytes, False
+    if alone:
+        try:
+            written_bytes, flushed = session.host(host.name).call("written", {}, int, deadline_s=90), True
+        except SnaprepError as error:
+            sink.note(f"what {host.name} keeps in memory was not counted: {error.info.what}")
+    return _Count(written_bytes=written_bytes, newest=live.newest, at_s=time.monotonic(), flushed=flushed)
 
 
 def _link_rate(session: Session, sink: Sink, source: str, target: str) -> float | None:
@@ -118,18 +120,12 @@ def _log_rate(before: HostFacts, after: HostFacts, took_s: float) -> float | Non
 
 
 def _dirty_rate(before: _Count | None, after: _Count | None) -> float | None:
-    """How fast an increment grows, where the filesystem can say."""
-    if before is None or after is None or before.newest != after.newest:
+    """How fast an increment grows, where the filesystem can say. Counts of two kinds tell nothing by their difference,
+    and what lies in memory shows in none without a checkpoint.
+    """
+    if before is None or after is None or before.newest != after.newest or not (before.flushed and after.flushed):
         return None
     return max(0, after.written_bytes - before.written_bytes) / (after.at_s - before.at_s)
-
-
-def common_base(source: HostFacts, target: HostFacts) -> lineage.Base | None:
-    assert source.volume is not None
-    assert target.volume is not None
-    if source.live is None:
-        return None
-    return lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
 
 
 def _stream_bytes(

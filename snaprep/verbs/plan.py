@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from snaprep.control import Sink
+from snaprep.core import lineage
 from snaprep.core.action import (
     Action,
     Adopt,
@@ -15,6 +16,7 @@ from snaprep.core.action import (
     Feed,
     FeedCutover,
     GiveUp,
+    Hold,
     KeepLog,
     KeepNoLog,
     Prepare,
@@ -31,12 +33,13 @@ from snaprep.core.estimate import FIXED_P50_MS
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import History, HostFacts, Policy, recv_name
 from snaprep.core.preview import Measured, PlannedStep, plan_steps
-from snaprep.core.report import Fact, Forecast, LaneReport, Plan, PlanStep, named_lane
+from snaprep.core.report import Fact, Forecast, LaneReport, Plan, PlanStep, chosen_lane, named_lane
 from snaprep.core.spec import Pair
-from snaprep.core.who import serving, who
+from snaprep.core.who import serves, serving, who
+from snaprep.core.words import size
 from snaprep.journal import Journal, earlier
 from snaprep.observe import observe, opened
-from snaprep.verbs.measured import Seen, common_base, look
+from snaprep.verbs.measured import Seen, look
 
 _LINK_GUESS = 50e6  # bytes/s, to order the steps when the link could not be measured; never shown
 _DIRTY_PER_LOG = 4.0  # pages touched per log byte, likewise
@@ -47,7 +50,7 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
     with opened(pair) as session:
         facts = observe(session)
         roles = who(facts, policy.source)
-        blank = Plan(pair=pair.name, engine=pair.hosts[0].engine, serving=serving(facts))
+        blank = Plan(pair=pair.name, engine=pair.hosts[0].engine, serves=serves(facts), serving=serving(facts))
         if isinstance(roles, ErrorInfo):
             return replace(blank, error=roles, hint=roles.hint)
         source, target = facts.host(roles.source), facts.host(roles.target)
@@ -57,9 +60,8 @@ def plan(pair: Pair, policy: Policy, sink: Sink) -> Plan:
             target=target.name,
             source_dataset=source.live_name,
             target_dataset=target.live_name,
-            serves=source.name if source.engine.server_up else None,
         )
-        history = earlier(Journal.open(pair.name).entries())
+        history = earlier(Journal.of(pair.name).entries())
         first = decide_lane(facts, policy, replace(history, now_s=time.monotonic()))
         if isinstance(first, Refuse):
             return replace(known, error=first.error, hint=first.error.hint, facts=_facts(source, target, None))
@@ -94,15 +96,9 @@ def _lane(policy: Policy, planned: tuple[PlannedStep, ...], *, known_rates: bool
     """The one that was named, or that would be chosen."""
     chosen = [s.action for s in planned if isinstance(s.action, Choose)]
     if chosen:
-        last = chosen[-1]
-        return LaneReport(
-            name=last.lane,
-            why=last.why,
-            page_bytes_per_s=last.page_bytes_per_s,
-            log_bytes_per_s=last.log_bytes_per_s,
-        )
+        return chosen_lane(chosen[-1])
     if policy.lane == "auto" and not known_rates:
-        why = "at first; this filesystem does not say how fast an increment grows, so rounds are measured"
+        why = "at first; how fast an increment grows is not known yet, so rounds are measured"
         return LaneReport(name="pages", why=why)
     return named_lane(policy.lane)
 
@@ -137,6 +133,8 @@ def _prepares(action: Action) -> tuple[str, str]:
             return "give up", "release the common base: the source runs out of space"
         case Prepare(roles=roles):
             return "prepare", f"warm the server on {roles.target}; clients go on"
+        case Hold(reason=reason):
+            return "hold", reason
         case Verify():
             return "verify", "both ends looked at, GUIDs compared"
         case KeepLog() | Present() | Feed() | KeepNoLog():
@@ -205,26 +203,18 @@ def _shown(step: PlannedStep, seen: Seen) -> PlanStep | None:
 
 def _facts(source: HostFacts, target: HostFacts, seen: Seen | None) -> tuple[Fact, ...]:
     assert target.volume is not None
-    live, base = source.live, common_base(source, target)
+    live, base = source.live, lineage.base_between(source, target)
     said = [
-        Fact(label="now", what=f"{_size(live.referenced_bytes if live else 0)} in {source.live_name} on {source.name}"),
-        Fact(label="target", what=f"{target.name}: {target.engine.state}, {_size(target.volume.free_bytes)} free"),
+        Fact(label="now", what=f"{size(live.referenced_bytes if live else 0)} in {source.live_name} on {source.name}"),
+        Fact(label="target", what=f"{target.name}: {target.engine.state}, {size(target.volume.free_bytes)} free"),
         Fact(label="common", what=base.point.name if base else "none: the first send is full"),
     ]
     if seen is not None:
-        link = f"{_size(seen.link_bytes_per_s)}/s measured" if seen.link_bytes_per_s else "could not be measured"
+        link = f"{size(seen.link_bytes_per_s)}/s measured" if seen.link_bytes_per_s else "could not be measured"
         said.append(Fact(label="link", what=f"{source.name} -> {target.name} {link}"))
         if seen.log_bytes_per_s is not None:
-            said.append(Fact(label="writes", what=f"{_size(seen.log_bytes_per_s)}/s of log"))
+            said.append(Fact(label="writes", what=f"{size(seen.log_bytes_per_s)}/s of log"))
     return tuple(said)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def _warnings(
@@ -233,13 +223,13 @@ def _warnings(
     assert source.volume is not None
     said = [
         f"there are no increments: the database makes a copy of itself while it works, so {source.name} needs "
-        f"{_size(s.step_bytes)} of room, and {target.name} as much; so it is whenever a replica is made anew"
+        f"{size(s.step_bytes)} of room, and {target.name} as much; so it is whenever a replica is made anew"
         for s in planned
         if isinstance(s.action, Seed) and source.volume.copies
     ]
     unknown = [s.name for s in steps if s.step_bytes is None]
     if unknown and not source.volume.copies:
-        said.append("this ZFS cannot say how large an increment will be: those bytes and times are unknown")
+        said.append(f"{_untold(source)}: those bytes and times are unknown")
     if source.live is not None and source.live.encrypted and target.recv is None:
         said.append(
             f"it is encrypted and sent as it lies on disk: {target.name} holds it without the key, and starts it with "
@@ -250,6 +240,16 @@ def _warnings(
     if target.live is not None and target.live.properties.get("serves") != "replica":
         said.append(f"{target.live_name} on {target.name} will be set aside under another name, not destroyed")
     return tuple(said)
+
+
+def _untold(source: HostFacts) -> str:
+    """Why nobody knows how large an increment will be."""
+    assert source.volume is not None
+    if "written" not in source.volume.caps:
+        return "this ZFS cannot say how large an increment will be"
+    if source.live is None or source.live.newest is None:
+        return "how large an increment will be shows when there is a snapshot to count from"
+    return "how large an increment will be could not be measured now"
 
 
 def _keeps(source: HostFacts, target: HostFacts) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from snaprep.core import keep, lineage
 from snaprep.core.decide import attached
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.follow import feedable, origin_of
-from snaprep.core.model import REPLICA_STATES, EngineState, Facts, HostFacts, ImageRole, Policy, recv_name
-from snaprep.core.report import BaseReport, HostStatus, Kept, Status, feed_report
+from snaprep.core.model import HALTED_STATES, REPLICA_STATES, EngineState, Facts, HostFacts, ImageRole, Policy
+from snaprep.core.report import HostStatus, Kept, Status, base_report, feed_report
 from snaprep.core.spec import Pair
-from snaprep.core.who import describe, may_serve, opened_copy, serving, stands_apart, takes_sessions, who
+from snaprep.core.who import describe, opened_copy, servers, serves, serving, stands_apart, takes_sessions, who
 from snaprep.journal import Entry, Journal
 from snaprep.observe import observe, opened
 
@@ -24,23 +24,22 @@ def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
     del sink
     with opened(pair) as session:
         facts = observe(session)
-    journal = Journal.open(pair.name)
+    journal = Journal.of(pair.name)
     reading = journal.read()
     roles = who(facts, policy.source)
     source = facts.host(roles.source) if not isinstance(roles, ErrorInfo) else None
     target = facts.host(roles.target) if not isinstance(roles, ErrorInfo) else None
-    base = newest_base(source, target)
+    base = lineage.base_between(source, target) if source is not None and target is not None else None
     last = _last_run(reading.entries)
     if any(h.held_by is not None and h.held_by.run == last[0] for h in facts.hosts):
         last = (last[0], last[1], "running")
-    open_hosts = [h.name for h in facts.hosts if takes_sessions(h)]
     error = _alarm(facts)
     return Status(
         pair=pair.name,
-        serves=open_hosts[0] if len(open_hosts) == 1 else None,
+        serves=serves(facts),
         serving=serving(facts),
         hosts=tuple(_host_status(h, max(x.claimed_generation for x in facts.hosts)) for h in facts.hosts),
-        base=base,
+        base=base_report(base),
         feed=feed_report(source.feed) if source is not None and source.feed is not None else None,
         replication=_replication(source, target),
         last_run=last[0],
@@ -58,24 +57,16 @@ def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
     )
 
 
-def newest_base(source: HostFacts | None, target: HostFacts | None) -> BaseReport | None:
-    """The newest point from which an increment could go from source to target."""
-    if source is None or target is None or source.volume is None or target.volume is None or source.live is None:
-        return None
-    base = lineage.common_base(source.volume, source.live, target.volume, recv_name(target.live_name))
-    return BaseReport(name=base.point.name, guid=base.point.guid) if base else None
-
-
 def _alarm(facts: Facts) -> ErrorInfo | None:
     """What somebody has to act on now."""
     for host in facts.hosts:
-        halted = host.engine.state in (EngineState.GATED, EngineState.FROZEN)
+        halted = host.engine.state in HALTED_STATES
         if halted and not stands_apart(host) and not opened_copy(host) and not host.guarded and host.held_by is None:
             return ErrorInfo(
                 id="gate-left-closed",
                 what=f"{host.name} is {host.engine.state}, and no run keeps it so",
                 serving="nobody serves",
-                hint="snaprep abort opens it",
+                hint="`snaprep abort` opens it",
                 exit_code=21,
             )
     taking = [h for h in facts.hosts if takes_sessions(h)]
@@ -92,7 +83,7 @@ def _alarm(facts: Facts) -> ErrorInfo | None:
     untold = [h.error for h in facts.hosts if h.error and h.engine.state is not EngineState.ABSENT]
     if untold or len(reasons) == len(facts.hosts):  # it may serve all the same
         return replace((*untold, *reasons)[0], serving=serving(facts), details=tuple(map(describe, facts.hosts)))
-    if not taking and not any(_idle(h) for h in facts.hosts):
+    if not servers(facts):
         return ErrorInfo(
             id="nobody-serves",
             what="no host of this pair serves, as far as can be seen",
@@ -102,12 +93,6 @@ def _alarm(facts: Facts) -> ErrorInfo | None:
             details=tuple(describe(h) for h in facts.hosts),
         )
     return None
-
-
-def _idle(host: HostFacts) -> bool:
-    """The first session opens the database there."""
-    mounted = host.live is not None and bool(host.live.mounted_at)
-    return host.engine.state is EngineState.CLOSED and host.engine.server_up and may_serve(host) and mounted
 
 
 def _warnings(facts: Facts) -> tuple[str, ...]:
@@ -123,6 +108,8 @@ def _warnings(facts: Facts) -> tuple[str, ...]:
 def _replication(source: HostFacts | None, target: HostFacts | None) -> str:
     if source is None or target is None:
         return ""
+    if (unseen := next((h.name for h in (source, target) if h.error), None)) is not None:
+        return f"not known: {unseen} could not be looked at"
     if source.feed is not None and target.feed is not None:
         return f"{target.name} is fed the log of {source.name}"
     if attached(source, target):
@@ -145,6 +132,9 @@ def _host_status(host: HostFacts, newest: int) -> HostStatus:
     elif takes_sessions(host) or (host.claims_primary and host.claimed_generation == newest):
         role = "primary"
     point = host.live.newest if host.live else None
+    error = f"{host.error.id}: {host.error.what}" if host.error else ""
+    if error and host.volume is None:  # it told nothing: what its facts say besides is not known
+        return HostStatus(name=host.name, dataset=host.live_name, error=error)
     return HostStatus(
         name=host.name,
         role="unknown" if host.error else role,  # type: ignore[arg-type]
@@ -161,7 +151,7 @@ def _host_status(host: HostFacts, newest: int) -> HostStatus:
         pinned_bytes=host.live.pinned_bytes if host.live else None,
         guarded=host.guarded,
         held_by=host.held_by,
-        error=f"{host.error.id}: {host.error.what}" if host.error else "",
+        error=error,
     )
 
 

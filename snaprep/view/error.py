@@ -6,10 +6,8 @@ import textwrap
 
 from rich.text import Text
 
-from snaprep.core.errors import ErrorInfo
+from snaprep.core.errors import ErrorInfo, NobodyServes
 from snaprep.view.text import WIDTH, hint, paragraph, paragraphs, safe
-
-NOBODY_SERVES = 21
 
 
 def error_lines(error: ErrorInfo) -> list[Text]:
@@ -19,7 +17,7 @@ def error_lines(error: ErrorInfo) -> list[Text]:
     )
     first = Text(what[0] if what else head)
     first.stylize("bold red", 0, len(head.rstrip()))
-    style = "bold red" if error.exit_code == NOBODY_SERVES else ""
+    style = "bold red" if error.exit_code == NobodyServes.exit_code else ""
     return [
         first,
         *(Text(line) for line in what[1:]),

@@ -26,7 +26,6 @@ def plan_lines(plan: Plan) -> list[Text]:
     lines += _forecast(plan)
     lines += paragraphs("keeps", plan.keeps)
     lines += paragraphs("warning", plan.warnings, "yellow")
-    lines += paragraphs("risk", plan.risks)
     if plan.error is not None:
         return [*lines, Text(""), *error_lines(plan.error), Text(""), Text("Nothing was changed.")]
     return [*lines, Text(""), Text("Nothing was changed."), *hint(plan.hint)]

@@ -115,7 +115,7 @@ def _drawn(one: RoundReport) -> str:
 
 
 def _round_name(one: RoundReport) -> str:
-    return {"full": "full send", "final": "last round", "refresh": "refresh"}.get(one.kind, f"round {one.number}")
+    return {"full": "full send", "refresh": "refresh"}.get(one.kind, f"round {one.number}")
 
 
 def _progress(one: RoundReport) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from snaprep.core.document import rfc3339
-from snaprep.core.report import BaseReport, HostStatus, Status
+from snaprep.core.report import HostStatus, Status
 from snaprep.view.error import error_lines
 from snaprep.view.run import feed_words
 from snaprep.view.text import hint, paragraph, paragraphs, safe, size, table
@@ -25,7 +24,7 @@ def status_lines(status: Status) -> list[Text]:
     if status.feed is not None:
         lines += paragraph("feed", feed_words(status.feed))
     if status.base is not None:
-        lines += paragraph("base", _base(status.base))
+        lines += paragraph("base", f"{status.base.name} (guid {status.base.guid})")
     elif len(seen) == len(status.hosts):  # with a host unseen, it is not known
         lines += paragraph("base", "none: the next rebuild is a full send")
     if status.last_run:
@@ -62,13 +61,5 @@ def _about_host(host: HostStatus) -> list[Text]:
         lines += paragraph(host.name, f"is {host.guarded} at present; the guard ends it when its lease does", "yellow")
     if host.held_by is not None:
         run = host.held_by
-        state = f": {run.state}" if run.state else ""
-        lines += paragraph(
-            "run", f"{run.run}, {run.verb}{state}; by {run.operator}, pid {run.pid} (seen on {host.name})"
-        )
+        lines += paragraph("run", f"{run.run}, {run.verb}; by {run.operator}, pid {run.pid} (seen on {host.name})")
     return lines
-
-
-def _base(base: BaseReport) -> str:
-    taken = f", taken {rfc3339(base.taken_at)}" if base.taken_at is not None else ""
-    return f"{base.name} (guid {base.guid}{taken})"

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
+from snaprep.core import words
+
 WIDTH = 100
 LABEL_WIDTH = 12
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def safe(text: str) -> str:
@@ -28,15 +29,7 @@ def _written_out(char: str) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes with three digits: "11.2 GiB"."""
-    if value is None:
-        return "unknown"
-    amount = float(value)
-    for unit in _UNITS[:-1]:
-        if amount < 1000:
-            return _digits(amount, whole=unit == "B") + f" {unit}"
-        amount /= 1024
-    return _digits(amount) + f" {_UNITS[-1]}"
+    return "unknown" if value is None else words.size(value)
 
 
 def rate(value: float | None) -> str:
@@ -126,9 +119,3 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozense
         return (" " * indent + "  ".join(parts)).rstrip()
 
     return [Text(line(heads), "dim"), *(Text(line(row)) for row in cells)]
-
-
-def _digits(amount: float, *, whole: bool = False) -> str:
-    if whole or amount >= 99.95:
-        return f"{amount:.0f}"
-    return f"{amount:.1f}" if amount >= 9.995 else f"{amount:.2f}".removesuffix("0")

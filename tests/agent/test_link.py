@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -48,11 +49,16 @@ def failing_send(link: Link, limits: pump.Limits | None = None, argv: Sequence[s
     return caught.value
 
 
+def read_of(path: Path) -> bytes:
+    """What a file of /proc says; nothing when its process, or its thread, has just ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return path.read_bytes()
+    return b""
+
+
 def children(pid: int) -> list[int]:
-    found = []
-    for task in (Path("/proc") / str(pid) / "task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+    """Of all its threads."""
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in read_of(path).split()]
 
 
 def relay_pid(server: Sshd) -> int:
@@ -60,7 +66,7 @@ def relay_pid(server: Sshd) -> int:
     todo, relays = [server.process.pid], []
     while todo:
         pid = todo.pop()
-        if b"SCM_RIGHTS" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"SCM_RIGHTS" in read_of(Path(f"/proc/{pid}/cmdline")):
             relays.append(pid)
         todo += children(pid)
     return max(relays)
@@ -68,9 +74,8 @@ def relay_pid(server: Sshd) -> int:
 
 def ssh_pid(folder: Path) -> int:
     """The ssh that this process started with a run's key."""
-    return max(
-        pid for pid in children(os.getpid()) if f"{folder}/key".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    key = f"{folder}/key".encode()
+    return max(pid for pid in children(os.getpid()) if key in read_of(Path(f"/proc/{pid}/cmdline")))
 
 
 def test_streams_one_after_another_over_connections_opened_ahead(server: Sshd) -> None:

@@ -213,7 +213,8 @@ def test_init_writes_a_file_that_loads(tmp_path: Path) -> None:
 
 def test_version_and_completion() -> None:
     """The version is data; completion scripts name the program."""
-    assert json.loads(snaprep("version", "--json").out)["kind"] == "version"
+    document = json.loads(snaprep("version", "--json").out)
+    assert (document["kind"], document["exit_code"]) == ("version", 0)
     for shell in ("bash", "zsh", "fish"):
         assert "_SNAPREP_COMPLETE" in snaprep("completion", shell).out
 

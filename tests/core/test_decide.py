@@ -148,6 +148,10 @@ def test_a_common_point_gives_a_round() -> None:
     action = decide_rebuild(both(serving("a", point(1)), based(1)), POLICY, NEW)
     assert isinstance(action, Round)
     assert (action.base.point.guid, action.freeze, action.number) == (1, False, 1)
+    seeded = replace(NEW, rounds=(replace(round_done(GIB, None), base_guid=None),))
+    after = decide_rebuild(both(serving("a", point(1)), based(1)), POLICY, seeded)
+    assert isinstance(after, Round)
+    assert after.number == 1, "the full send is none of the rounds"
     always = decide_rebuild(both(serving("a", point(1)), based(1)), Policy(freeze="always"), NEW)
     assert isinstance(always, Round)
     assert always.freeze
@@ -455,6 +459,16 @@ def test_a_plateau_is_said_with_what_would_work() -> None:
     assert "PLATEAU" in action.error.what
     assert " ms" in action.error.what
     assert "MB/s" in action.error.what
+
+
+def test_a_limit_that_stands_in_the_way_is_seen() -> None:
+    """Rounds measured before the limit was lowered do not hide what it does, and the link that would do is told."""
+    rounds = tuple(round_done(5_000_000, 0.6, link=10e6) for _ in range(5))
+    history = History(rounds=rounds, last_round_end_s=50.0, now_s=50.0)
+    policy = Policy(budget_ms=6000, limit_bytes_per_s=500_000)
+    action = decide_rebuild(both(serving("a", point(1)), based(1)), policy, history)
+    assert isinstance(action, Refuse)
+    assert "MB/s on the way" in action.error.what
 
 
 def test_rounds_are_bounded() -> None:

@@ -150,6 +150,16 @@ def test_a_plateau_that_fits_is_none_for_the_link() -> None:
     assert trend(rounds, predict_cutover(rounds, (), 0.6, None), 60_000).needed_bytes_per_s is None
 
 
+def test_a_limit_that_was_lowered_counts_at_once() -> None:
+    """Rounds that were measured before it say how fast the way could be, not how fast it is."""
+    rounds = tuple(RoundDone(n, 1, 2, 5_000_000, 0.5, 0.6, 0.6) for n in range(5))
+    limit = 500_000
+    assert trend(rounds, predict_cutover(rounds, (), 0.6, None), 5000).needed_bytes_per_s is None
+    needed = trend(rounds, predict_cutover(rounds, (), 0.6, limit), 5000, limit).needed_bytes_per_s
+    assert needed is not None
+    assert limit < needed < 10_000_000
+
+
 def test_short_rounds_say_nothing_about_the_link() -> None:
     """A round of kilobytes measures latency; only when there is nothing else does the best of them count."""
     seed = RoundDone(1, None, 1, 100_000_000, 5.0, 5.2, None)

@@ -121,10 +121,33 @@ NEW = frozenset({"large_blocks", "compressed", "embedded", "zstd"})
 def test_flags_are_what_both_ends_can(source: frozenset[str], target: frozenset[str], flags: tuple[str, ...]) -> None:
     """No flag that the target's pool cannot store, and no compressed zstd blocks to a pool without zstd."""
     first, second = (replace(volume(), caps=caps) for caps in (source, target))
-    assert lineage.send_flags(first, image("a/db", ImageRole.LIVE), second) == flags
+    assert lineage.send_flags(first, image("a/db", ImageRole.LIVE), second, None) == flags
 
 
 def test_what_is_encrypted_stays_so() -> None:
     """An encrypted image is sent as it lies on disk, and in no other way."""
     capable = replace(volume(), caps=NEW)
-    assert lineage.send_flags(capable, image("a/db", ImageRole.LIVE, encrypted=True), capable) == ("-w",)
+    assert lineage.send_flags(capable, image("a/db", ImageRole.LIVE, encrypted=True), capable, None) == ("-w",)
+
+
+def test_flags_are_kept_for_life() -> None:
+    """What goes on from a base is sent like the first stream, whatever both ends have learnt since: by the mark of what
+    the base lies in, or of what is sent; less what one of them can do no more. A new full stream chooses anew.
+    """
+    able, plain = (replace(volume(), caps=caps) for caps in (NEW, frozenset[str]()))
+    kept = {lineage.FLAGS: "-c -e"}
+    sent, marked = image("a/db", ImageRole.LIVE, point(2)), image("a/db", ImageRole.LIVE, point(2), properties=kept)
+    recv = image("b/db.recv", ImageRole.RECV, point(2))
+    base = common_base(volume(sent), sent, volume(recv), recv.name)
+    assert base is not None
+    there, told = (replace(able, images=(i,)) for i in (recv, replace(recv, properties=kept)))
+    assert lineage.send_flags(able, marked, there, base) == ("-c", "-e")
+    assert lineage.send_flags(able, sent, told, base) == ("-c", "-e")
+    other = replace(marked, properties={lineage.FLAGS: "-L"})  # of another pair, on the image that both send
+    assert lineage.send_flags(able, other, told, base) == ("-c", "-e")
+    assert lineage.send_flags(able, sent, there, base) == ("-L", "-c", "-e")
+    assert lineage.send_flags(plain, marked, there, base) == ()
+    assert lineage.send_flags(able, marked, told, None) == ("-L", "-c", "-e")
+    for flags in ((), ("-L", "-c", "-e")):
+        again = replace(sent, properties=lineage.flags_mark(flags))
+        assert lineage.send_flags(able, again, there, base) == flags

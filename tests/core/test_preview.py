@@ -59,7 +59,7 @@ def test_the_first_increment_is_what_was_estimated() -> None:
     facts = both(serving("a", point(1)), empty("b", recv))
     told = plan_steps(facts, Policy(), replace(MEASURED, first_delta_bytes=77_000_000))
     assert told[0].step_bytes == 77_000_000
-    assert plan_steps(facts, Policy(), MEASURED)[0].step_bytes == preview.EMPTY_BYTES
+    assert plan_steps(facts, Policy(), MEASURED)[0].step_bytes == preview.STREAM_BYTES_MIN
 
 
 def test_an_idle_database_is_cut_over() -> None:
@@ -103,6 +103,8 @@ def test_a_plan_that_waits_for_people_ends_open() -> None:
     last = plan_steps(both(source, facts.hosts[1]), replace(Policy(), hold=True), MEASURED)[-1].action
     assert isinstance(last, Refuse)
     assert last.error.id == "plan-open"
+    assert "a transaction is open for 900 s" in last.error.what
+    assert last.error.serving == f"{source.name} serves"
 
 
 def test_a_plan_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from snaprep.core.model import HostFacts, Policy
 from snaprep.core.perform import Performed, StepDone, fill, to_call, undo_calls
 from snaprep.core.recipe import Arg, Ref, Step, calls, resolve, stages, undo_of, unresolved
 from snaprep.core.volume import ImageRole
-from tests.core.facts import attached, empty, host, image, point
+from tests.core.facts import attached, host, image, point
 from tests.core.models import PAIR, SECRET
 
 OPEN, THAW = Step(host="a", op="gate_open"), Step(host="a", op="thaw")
@@ -111,18 +111,16 @@ def test_a_pair_is_asked_by_name() -> None:
     assert SECRET not in repr(PAIR)
 
 
-def test_a_volume_is_asked_by_role() -> None:
-    """Images by role, points by GUID."""
-    volume = empty("x", image("x/db.recv", ImageRole.RECV, point(1))).volume
-    assert volume is not None
-    assert [i.name for i in volume.with_role(ImageRole.RECV)] == ["x/db.recv"]
-    assert volume.images[0].point(2) is None
+def test_an_image_is_asked_for_its_points() -> None:
+    """By their GUIDs."""
+    there = image("x/db.recv", ImageRole.RECV, point(1))
+    assert there.point(1) == point(1)
+    assert there.point(2) is None
 
 
-def test_the_gate_lasts_as_long_as_budget_and_undo() -> None:
-    """Unless it is said."""
-    assert Policy(budget_ms=3000, undo_ms=500).gate_ms == 3500
-    assert Policy(gate_lease_ms=7).gate_ms == 7
+def test_the_gate_lasts_as_long_as_leaves_time_for_an_undo() -> None:
+    """Inside the budget."""
+    assert Policy(budget_ms=3000, undo_ms=500).cutover_lease_ms == 2500
 
 
 def test_what_an_agent_says_is_told_with_its_name() -> None:

@@ -10,7 +10,7 @@ from snaprep.core.action import Roles
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.model import EngineFacts, EngineState, Facts, HostFacts
 from snaprep.core.volume import ImageRole
-from snaprep.core.who import describe, judged, servers, serving, who
+from snaprep.core.who import describe, judged, servers, serves, serving, who
 from tests.core.facts import NO_ROUTE, attached, both, empty, host, image, point, replica, with_engine, with_live
 from tests.core.facts import serving as primary
 
@@ -89,22 +89,24 @@ def test_an_unknown_host_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "words"),
+    ("facts", "name", "words"),
     [
-        (attached(), "a serves"),
-        (both(primary("a"), primary("b")), "a and b both take sessions"),
-        (both(with_engine(primary("a"), state=EngineState.GATED), empty("b")), "nobody serves: a is gated"),
-        (both(closed("a"), empty("b")), "a serves (idle: the first session opens the database)"),
-        (both(closed("a", mounted_at=None), empty("b")), "nobody serves, as far as can be seen"),
+        (attached(), "a", "a serves"),
+        (both(primary("a"), primary("b")), None, "a and b both take sessions"),
+        (both(with_engine(primary("a"), state=EngineState.GATED), empty("b")), None, "nobody serves: a is gated"),
+        (both(closed("a"), empty("b")), "a", "a serves (idle: the first session opens the database)"),
+        (both(closed("a"), closed("b")), None, "nobody serves, as far as can be seen"),
+        (both(closed("a", mounted_at=None), empty("b")), None, "nobody serves, as far as can be seen"),
         (
             both(closed("a", mounted_at="/db.replica"), replace(empty("b"), error=NO_ROUTE)),
+            None,
             "nobody serves, as far as can be seen; b could not be looked at",
         ),
     ],
 )
-def test_every_message_says_who_serves(facts: Facts, words: str) -> None:
-    """One sentence, for every error and report."""
-    assert serving(facts) == words
+def test_every_message_says_who_serves(facts: Facts, name: str | None, words: str) -> None:
+    """By name, and in one sentence that says the same, for every error and report."""
+    assert (serves(facts), serving(facts)) == (name, words)
 
 
 def test_what_is_open_where_no_client_looks_serves_nobody() -> None:

@@ -77,7 +77,7 @@ RUNNING = Report(
     rounds=ROUNDS,
     lane=LANE,
     forecast=FORECAST,
-    base=BaseReport(name="snaprep-bank-002", guid=17_293_822_569_102_704_641, taken_at=STARTED_AT + 1500),
+    base=BaseReport(name="snaprep-bank-002", guid=17_293_822_569_102_704_641),
     source_free_bytes=61 * GIB,
     target_free_bytes=402 * GIB,
     pinned_bytes=1_288_490_188,
@@ -91,7 +91,7 @@ DONE = replace(
     reason="",
     serving="db1 serves, db2 is its replica",
     elapsed_ms=1_862_000,
-    rounds=(*ROUNDS[:3], replace(ROUNDS[3], state="done", sent_bytes=24 * MIB, kind="final")),
+    rounds=(*ROUNDS[:3], replace(ROUNDS[3], state="done", sent_bytes=24 * MIB)),
     cutover=CutoverReport(ok=True, blocked_ms=812.4, p50_ms=840.4, p90_ms=1430, position="log3,10448"),
     verified=("both logs ended at log3,10448", "replication is attached"),
     kept=(
@@ -142,7 +142,6 @@ PLAN = Plan(
     forecast=Forecast(budget_ms=3000, undo_ms=1000),
     warnings=("tank/bank on db1 has recordsize 128K: sends will be 2 to 4 times what was changed, because of it",),
     keeps=("db2:tank/my bank as tank/my bank.isolated-g2",),
-    risks=("db2 has 61 GiB free after this",),
     hint="snaprep rebuild --hold",
 )  # fmt: skip
 STATUS = Status(
@@ -165,19 +164,22 @@ STATUS = Status(
             free_bytes=61 * GIB,
             pinned_bytes=0,
             guarded="gated",
-            held_by=RunInfo("20231114T221320Z-7f3a", "rebuild", "olga@desk", 4711, "held"),
+            held_by=RunInfo("20231114T221320Z-7f3a", "rebuild", "olga@desk", 4711),
         ),
-        HostStatus(name="db2", role="unknown", error="cannot be reached: timed out"),
+        HostStatus(
+            name="db2", dataset="tank/bank", error="host-unreachable: db2 cannot be reached at 10.0.0.2:22: timed out"
+        ),
     ),
-    base=BaseReport(name="snaprep-bank-003", guid=17_293_822_569_102_704_641, taken_at=STARTED_AT),
-    replication="cannot be seen from here",
+    base=BaseReport(name="snaprep-bank-003", guid=17_293_822_569_102_704_641),
+    replication="not known: db2 could not be looked at",
     last_run="20231114T221320Z-7f3a",
     last_verb="rebuild",
-    last_state="held",
-    resumable=True,
-    warnings=("the base is 41 days old: `snaprep refresh` moves it forward",),
+    last_state="running",
+    warnings=(
+        "tank/bank on db1 is mounted at boot, before its role is known",
+        "db2 told nothing: host-unreachable",
+    ),
     journal="/home/olga/.local/state/snaprep/bank/journal.jsonl",
-    hint="snaprep refresh",
 )
 GATED = replace(
     STATUS,

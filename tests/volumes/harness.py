@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from snaprep.agent import process
-from snaprep.core.lineage import common_base
+from snaprep.core.lineage import common_base, send_flags
 from snaprep.core.volume import Image, ImageRole, Point
 from snaprep.volumes.base import Volume
 
@@ -92,7 +92,7 @@ def feed(argv: Sequence[str], stream: bytes) -> process.CommandFailed | None:
 
 
 def ship(source: Side, target: Side, point: Point, *, image: str | None = None) -> int:
-    """Send `point` of the source's live image into the target's recv image, from the newest common base.
+    """Send `point` of the source's live image into the target's recv image, from the newest common base, as a run does.
 
     A recv image that the increment cannot continue is set aside first. The stream's size in bytes.
     """
@@ -106,7 +106,8 @@ def ship(source: Side, target: Side, point: Point, *, image: str | None = None) 
         base = common_base(source.volume.facts(), live, target.volume.facts(), target.recv)
     if base is not None and not base.continues:
         origin = f"{base.target_image}@{base.target_point}"
-    streams = source.volume.open_send(live.name, point.name, base.point.guid if base else None)
+    flags = send_flags(sent, live, there, base)
+    streams = source.volume.open_send(live.name, point.name, base.point.guid if base else None, flags=flags)
     total = 0
     for part, argv in streams:
         stream = stream_bytes(argv)

@@ -51,7 +51,6 @@ def _engine_facts(world: World, host: HostState) -> EngineFacts:
         generation=content.generation or None if opened else None,
         replicating=_replicating(world, host),
         gate_saved=(opened and content.gate) or content.away,
-        database_bytes=world.database_bytes,
         kept_log=_kept_log(host) if opened else None,
         transactions=Transactions(open=host.transactions, oldest_s=age_s),
     )

@@ -1,4 +1,4 @@
-"""Runs the loop against the model world: for `plan`, and for tests that kill anything after any step.
+"""Runs the loop against the model world, for tests that kill anything after any step.
 
 `write` turns an action into recipes, as the actions do on live hosts; so what is simulated is what runs.
 A recipe is interpreted as on live hosts, too: one call for the steps of one host that follow each other; the host
@@ -13,29 +13,22 @@ from typing import Any, Literal, TypeAlias
 
 from snaprep.core.action import (
     Action,
-    Choose,
     Cutover,
     Feed,
     FeedCutover,
     GiveUp,
     Hold,
-    KeepNoLog,
-    Prepare,
-    Present,
-    Refresh,
     Refuse,
     Round,
     Seed,
-    Settle,
     Switchover,
-    TakeOver,
-    Verify,
 )
 from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
 from snaprep.core.errors import ErrorInfo, SnaprepError
 from snaprep.core.estimate import bytes_per_s
 from snaprep.core.follow import beside, decide_follow, taken_marks
+from snaprep.core.history import after, attempted
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import CutoverTried, Facts, History, Policy, RoundDone, recv_name
 from snaprep.core.recipe import Arg, Recipe, Step, calls, resolve, undo_of
@@ -148,7 +141,8 @@ def _loop(run: _Run, abort_after: int | None) -> None:
         except SnaprepError as error:
             run.failures += 1
             if isinstance(action, Seed | Round) and action.resume is not None:
-                trace.history = trace.history.without_token(action.resume.token)
+                failed = (*trace.history.failed_tokens, action.resume.token)
+                trace.history = replace(trace.history, failed_tokens=failed)
             if run.failures > RETRIES:
                 trace.error = error.info
                 return
@@ -178,6 +172,7 @@ def _act(run: _Run, facts: Facts, action: Action) -> None:
     """Do one action, and note in the history what it taught."""
     trace, world = run.trace, run.world
     if isinstance(action, Hold):
+        trace.history = after(action, trace.history, world.now_s)
         return advance(world, action.pace_s)
     if isinstance(action, Feed) and world.fed:
         return advance(world, FEED_LOOK_S)
@@ -200,28 +195,7 @@ def _do(run: _Run, facts: Facts, action: Action, recipes: tuple[Recipe, ...]) ->
         _learn(run, facts, action, results, world.now_s - began_s)
         _note_taken(run, facts, action)
     else:
-        trace.history = _after(action, trace.history, world.now_s)
-
-
-def _after(action: Action, history: History, now_s: float) -> History:
-    """What an action that shipped nothing new has changed."""
-    if isinstance(action, Refresh):
-        return replace(history, refreshed=(*history.refreshed, (action.sender, action.receiver)))
-    if isinstance(action, Prepare):
-        return replace(history, prepared_s=now_s)
-    if isinstance(action, Verify):
-        return replace(history, verified=True)
-    if isinstance(action, Choose):
-        return replace(history, lane=action.lane)
-    if isinstance(action, KeepNoLog):
-        return replace(history, log_let_go=True)
-    if isinstance(action, TakeOver):
-        return replace(history, taken_over=True)
-    if isinstance(action, Settle):
-        return replace(history, settled=True, settled_s=now_s, refreshed=(), refresh=False)
-    if isinstance(action, Present):
-        return replace(history, settled=False)
-    return history
+        trace.history = after(action, trace.history, world.now_s)
 
 
 def _note_taken(run: _Run, facts: Facts, action: Seed | Round) -> None:
@@ -261,18 +235,18 @@ def _learn(run: _Run, facts: Facts, action: Seed | Round, results: Mapping[str, 
 
 def _cut_over(run: _Run, action: Cutover | FeedCutover, recipes: tuple[Recipe, ...]) -> None:
     """Make ready, then the dangerous part, then what may fail; a failure is noted, not raised."""
-    ready, dangerous, after = recipes
+    ready, dangerous, holds = recipes
     _must(run, ready)
     began_s = run.world.now_s
     results: dict[str, object] = {}
     error = _interpret(run, dangerous, results)
-    _interpret(run, undo_of(ready) if error is not None else after, {})
+    _interpret(run, undo_of(ready) if error is not None else holds, {})
     blocked_ms = 1000 * (run.world.now_s - began_s)
     sent = results.get("send")
     delta_bytes = sent["bytes"] if isinstance(sent, Mapping) else 0
     fed, why = isinstance(action, FeedCutover), error.id if error else ""
     tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, why, delta_bytes, fed)
-    run.trace.history = replace(run.trace.history, cutovers=(*run.trace.history.cutovers, tried))
+    run.trace.history = attempted(action, after(action, run.trace.history, run.world.now_s), tried)
 
 
 def _switch_over(run: _Run, action: Switchover, recipes: tuple[Recipe, ...]) -> None:
@@ -287,7 +261,7 @@ def _switch_over(run: _Run, action: Switchover, recipes: tuple[Recipe, ...]) -> 
     blocked_ms = 1000 * (run.world.now_s - began_s)
     why = error.id if error else ""
     tried = CutoverTried(error is None, action.p50_ms, action.p90_ms, blocked_ms, why, fed=action.fed)
-    run.trace.history = replace(run.trace.history, switchovers=(*run.trace.history.switchovers, tried))
+    run.trace.history = attempted(action, after(action, run.trace.history, run.world.now_s), tried)
 
 
 # -- the interpreter ---------------------------------------------------------------------------------------------------

@@ -137,6 +137,6 @@ SWITCH: Mapping[str, Operation] = {
     f.__name__: f
     for f in (
         gate_keep, guard_awake, log_append, log_tail, move, open_shut, replayed, replica_leaves, replica_ready, retire,
-        roll_log,        step_down, step_up, warm_up,
+        roll_log, step_down, step_up, warm_up,
     )
 }  # fmt: skip

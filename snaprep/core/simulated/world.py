@@ -1,4 +1,4 @@
-"""A model of two hosts with a database pair: what `plan` runs and what the tests crash.
+"""A model of two hosts with a database pair, for tests to crash.
 
 The model holds what the rules of DESIGN.md speak of and no more: who accepts writes, what each image holds, which
 points are common, what was acknowledged. Commits are bits of one number, so that "is anything lost" is one operation on

@@ -48,6 +48,7 @@ def findings(state: State, *, as_target: bool) -> list[Finding]:
     except SnaprepError as error:
         return [*found, Finding(error.id, "fail", error.info.what, error.info.hint)]
     if up is not None:
+        found += _shared(up, directory)
         found += _settings(up, directory, as_target=as_target)
         found += _owner(up, directory, facts)
     found += _session(session, facts, up, as_target=as_target)
@@ -106,6 +107,16 @@ def _server(spec: DerbySpec, up: RunningServer | None) -> Iterator[Finding]:
         what = f"Derby {up.version}{java} serves on port {spec.port} as {up.user}, pid {up.pid}"
         yield Finding("server", "ok", what)
     yield from _restart(spec)
+
+
+def _shared(up: RunningServer, directory: Path) -> Iterator[Finding]:
+    others = sorted(files.booted_by(up.pid) - {str(directory.resolve())})
+    if others:
+        what = (
+            f"the server has {', '.join(others)} open as well: nothing shows whose a session is, so none is ended first"
+        )
+        hint = "give the database a server of its own: a shutdown that meets work may hang it"
+        yield Finding("server-shared", "warn", what, hint)
 
 
 def _restart(spec: DerbySpec) -> Iterator[Finding]:

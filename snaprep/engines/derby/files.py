@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaprep.core.errors import CheckFailed
+from snaprep.engines.derby.descriptors import open_by
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.opening import opened
 
@@ -23,6 +24,7 @@ AWAY = "service.properties.snaprep-away"
 _ASIDE = "service.propertiesold"
 _LAST_LINE = "#--- last line"
 _REWRITTEN_S, _LOOK_S = 1.0, 0.005
+_OF_A_DATABASE = re.compile(r"(.+)/(?:seg0/c[0-9a-f]+|log/log[0-9]+)\.dat")
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 UNKNOWN_PID = 0
@@ -63,12 +65,21 @@ def read(directory: Path) -> DatabaseFiles:
         log_directory=log_at,
         log_apart=log_at.resolve() != (directory / "log").resolve(),
         encrypted=encrypted,
-        log_archived=properties.get("derby.storage.logArchiveMode", "").lower() == "true",
+        log_archived=_archives(properties),
         format_version=control.version,
         log_unsafe=control.unsafe,
         log_end=None if encrypted else log.log_end(log_at),
         jars=installed_jars(directory),
     )
+
+
+def log_archived(directory: Path) -> bool:
+    """Whether the log is archived, as at the next boot; the present one may differ. Raises NotADatabase."""
+    return _archives(service_properties(directory))
+
+
+def _archives(properties: Mapping[str, str]) -> bool:
+    return properties.get("derby.storage.logArchiveMode", "").lower() == "true"
 
 
 def service_properties(directory: Path) -> dict[str, str]:
@@ -232,19 +243,12 @@ def held_open(pid: int, directory: Path) -> str:
     """A file below a directory that a process has open: a server lets go of a database before it closes them. Empty
     when there is none.
     """
-    beneath = f"{directory}/"
-    try:
-        links = list(Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:  # gone
-        return ""
-    for link in links:
-        try:
-            target = str(link.readlink())
-        except OSError:
-            continue
-        if target.startswith(beneath):
-            return target
-    return ""
+    return next((path for _, path in open_by(pid) if path.startswith(f"{directory}/")), "")
+
+
+def booted_by(pid: int) -> frozenset[str]:
+    """The databases whose data or log a server has open, as the kernel names them."""
+    return frozenset(found[1] for _, path in open_by(pid) if (found := _OF_A_DATABASE.fullmatch(path)))
 
 
 def remove_lock_files(copy: Path) -> tuple[str, ...]:
@@ -259,19 +263,6 @@ def remove_lock_files(copy: Path) -> tuple[str, ...]:
     for name in present:
         (copy / name).unlink()
     return present
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Bytes that the filesystem gave out, not lengths of files: Derby allocates log ahead, and datasets compress."""
-
-    data_bytes: int
-    log_bytes: int
-    other_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.data_bytes + self.log_bytes + self.other_bytes
 
 
 _USUAL_PLACES = (
@@ -303,17 +294,6 @@ def classpath(jars: Sequence[str] = ()) -> tuple[str, ...]:
     raise FileNotFoundError("derbyclient.jar is in none of the usual places")
 
 
-def version(directory: Path) -> str:
-    """The version of the database's format, "10.14". Raises NotADatabase, LogDamaged."""
-    return ".".join(map(str, read(directory).format_version))
-
-
-def size_bytes(directory: Path) -> int:
-    """What the database occupies, a log kept elsewhere included."""
-    found = sizes(directory, log_directory(directory))
-    return found.total_bytes
-
-
 def log_directory(directory: Path) -> Path:
     """Where the log files lie: beside the data, or under the logDevice. Raises NotADatabase."""
     return Path(service_properties(directory).get("logDevice") or directory) / "log"
@@ -329,14 +309,8 @@ def places(directory: Path) -> tuple[Path, ...]:
     return tuple(path for path in named if path.exists())
 
 
-def sizes(directory: Path, log_at: Path) -> Sizes:
-    """Occupied bytes of data (seg0), log and the rest (jars, temporary files)."""
-    data, logs = occupied_bytes(directory / "seg0"), occupied_bytes(log_at)
-    inside = data + (logs if log_at.is_relative_to(directory) else 0)
-    return Sizes(data_bytes=data, log_bytes=logs, other_bytes=max(0, occupied_bytes(directory) - inside))
-
-
 def occupied_bytes(directory: Path) -> int:
+    """What the filesystem gave out, not lengths of files: Derby allocates ahead, and datasets compress."""
     total = 0
     for path in _walk(directory):
         try:

@@ -19,11 +19,12 @@ _OPENING = "snaprep.gate.opening"
 _ABSENT = "(none)"  # stands for a property that was not set; Derby cannot tell an empty value from none
 GENERATION = "snaprep.generation"
 
+_MODE = "derby.database.defaultConnectionMode"
 # property -> its value while the gate is closed; {user} is ours
 _CLOSED = {
     "derby.database.fullAccessUsers": "{user}",
     "derby.database.readOnlyAccessUsers": None,
-    "derby.database.defaultConnectionMode": "noAccess",
+    _MODE: "noAccess",
 }
 
 
@@ -42,10 +43,15 @@ def set_property(client: DerbyClient, name: str, key: str, value: str | None, de
 
 
 def state(client: DerbyClient, name: str, deadline_s: float) -> GateState:
-    """Read from an open connection whether the gate is closed, and whether its former values are known."""
-    saved = get_property(client, name, _SAVED, deadline_s) is not None
-    mode = get_property(client, name, "derby.database.defaultConnectionMode", deadline_s)
-    return GateState(saved=saved, closed=saved and (mode or "").lower() == "noaccess")
+    """Read from an open connection whether the gate is closed, and whether its former values are known.
+
+    A site may let in only whom it names, all the time: its gate is closed when what stands is not what was saved.
+    """
+    if get_property(client, name, _SAVED, deadline_s) is None:
+        return GateState(saved=False, closed=False)
+    stands = {key: get_property(client, name, key, deadline_s) for key in _CLOSED}
+    former = {key: _former(client, name, key, deadline_s) for key in _CLOSED}
+    return GateState(saved=True, closed=(stands[_MODE] or "").lower() == "noaccess" and stands != former)
 
 
 def save(client: DerbyClient, name: str, deadline_s: float) -> None:
@@ -79,11 +85,15 @@ def open_again(client: DerbyClient, name: str, deadline_s: float) -> bool:
         if get_property(client, name, _SAVED, deadline_s) is None:
             return False
         for key in _CLOSED:
-            value = get_property(client, name, _place(key), deadline_s)
-            set_property(client, name, key, None if value in (None, _ABSENT) else value, deadline_s)
+            set_property(client, name, key, _former(client, name, key, deadline_s), deadline_s)
             set_property(client, name, _place(key), None, deadline_s)
         set_property(client, name, _SAVED, None, deadline_s)
     return True
+
+
+def _former(client: DerbyClient, name: str, key: str, deadline_s: float) -> str | None:
+    value = get_property(client, name, _place(key), deadline_s)
+    return None if value == _ABSENT else value
 
 
 def _place(key: str) -> str:

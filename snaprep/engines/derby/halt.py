@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
+from snaprep.agent.process import patient_s
 from snaprep.core.errors import Stopped
 from snaprep.engines.base import Quiesced
-from snaprep.engines.derby import files, gate
+from snaprep.engines.derby import files, gate, sockets
 from snaprep.engines.derby.client import ClientDied, ClientError, DerbyClient, SqlError, SqlTimeout
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.session import ADMIN, SPARE, InFlight, Session, files_told, told
@@ -20,6 +22,14 @@ _FILL_CHARS = 30_000
 _PUSHES_BYTES = 640 << 10
 _FILLS_MOST = 100  # each is some 40 KiB of log; files have 1 MiB, unless the site has set more
 _BOOTS_MOST = 3  # one is usual; `attach` refuses a log that still does not rest
+_AT_WORK_S = 0.3  # for statements to end; clients are not heard any more
+_LOOKER = "looker"
+_LOOK_S, _ANSWERS_S = 0.005, 5.0
+# Of a transaction that is prepared a transaction manager knows the end; nobody here rolls it back.
+_WRITING = (
+    "SELECT XID FROM SYSCS_DIAG.TRANSACTION_TABLE "
+    "WHERE TYPE = 'UserTransaction' AND FIRST_INSTANT IS NOT NULL AND STATUS <> 'PREPARED'"
+)
 _SHUT_DOWN = frozenset({"08006", "XJ015"})
 
 
@@ -180,13 +190,19 @@ class Halt:
             closed = gate.state(self.session.client, name, 10).closed
         if not closed:
             self.shut_down()
-            raise Stopped("gate-open", "the gate of the copy is not closed, as that of its source is")
+            what = "the gate of the copy is not closed, as that of its source is"
+            raise Stopped(
+                "gate-open", what, hint="somebody has changed its properties: `snaprep rebuild` makes it anew"
+            )
 
     def shut_down(self, deadline_s: float = 10) -> None:
         """Shut the database down; fine when it is. Sessions of others end with 08006 or 58009."""
         self._ready = None
+        pid = self.session.server_pid
+        if pid is not None:
+            _send_away(pid, self.session, deadline_s)
         pending = self.session.begin("shutdown", shutdown="true")
-        hint = f"look at derby.log; a server that hangs has to be restarted (pid {self.session.server_pid})"
+        hint = f"look at derby.log; a server that hangs has to be restarted (pid {pid})"
         try:
             pending.wait(deadline_s)
         except SqlError as error:
@@ -197,3 +213,47 @@ class Halt:
             raise InFlight("shutdown-failed", what, pending, hint=hint) from error
         except ClientDied as error:
             raise Stopped("shutdown-failed", f"the database did not shut down: {error}", hint=hint) from error
+
+
+def _send_away(pid: int, session: Session, deadline_s: float) -> None:
+    """End the sessions of clients before a shutdown would, so that none is at work when it comes.
+
+    A shutdown ends what it meets at its next step, in the middle of splitting a page, too. Nobody lets go of that page
+    any more, the shutdown waits for it for ever, and only a kill of the server helps. A session that hears no more of
+    its client ends its statement first, and tells how it ended. One whose statement takes long is left to the shutdown,
+    and so are all of a server that has other databases open, for nothing shows which session belongs to which, and of
+    one whose sockets we may not touch.
+    """
+    if files.booted_by(pid) != {str(session.directory.resolve())}:
+        return
+    port, before = session.spec.port, _our_ports(session)
+    with contextlib.suppress(SqlError, SqlTimeout, ClientDied, ClientError):  # the shutdown will tell what is wrong
+        session.connect(_LOOKER, _ANSWERS_S)
+        _writing(session)  # once before anybody waits for it
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        lookers = _our_ports(session) - before
+        at_work = sockets.end_sessions(pid, port, patient_s(_AT_WORK_S), but=lookers)
+        _await_rollbacks(session, at_work, deadline_s)
+
+
+def _our_ports(session: Session) -> set[int]:
+    """From which our client is connected to the server."""
+    return {found.local_port for found in sockets.connections(session.client.pid, remote_port=session.spec.port)}
+
+
+def _await_rollbacks(session: Session, at_work: int, deadline_s: float) -> None:
+    """Wait until what ended sessions had open is rolled back; that begins only when their sockets are closed.
+
+    A shutdown in the middle of it is taken for a broken store: Derby ends without a checkpoint, and with errors in its
+    log that no DBA should have to read. Nobody waits longer for it: what is not rolled back now, the next boot does.
+    """
+    ends = time.monotonic() + deadline_s
+    with contextlib.suppress(SqlError, SqlTimeout, ClientDied, ClientError):
+        ended = left = _writing(session)
+        while len(ended & left) > at_work and time.monotonic() < ends:
+            time.sleep(_LOOK_S)
+            left = _writing(session)
+
+
+def _writing(session: Session) -> set[str | None]:
+    return {row[0] for row in session.client.execute(_LOOKER, _WRITING, deadline_s=_ANSWERS_S).rows}

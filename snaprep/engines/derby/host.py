@@ -23,7 +23,7 @@ from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.log import archive
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.replication import Replication
-from snaprep.engines.derby.session import ADMIN, STEP_S, Session, files_told, told
+from snaprep.engines.derby.session import ADMIN, SOMEBODY_OPENED, STEP_S, Session, files_told, told
 from snaprep.engines.derby.state import State
 
 _CLOSES_S = 0.2  # a server that has shut a database down needs a moment; what is open then, it has forgotten
@@ -113,16 +113,21 @@ class DerbyHost:
         """What the guard does, when there is no guard any more: thaw, cut what `startMaster` waits for, open.
 
         The session of a client that died stays in the server as long as its statement runs. While there is such a one,
-        it may be a `startMaster`: it is cut and waited for. A thaw is right at any moment.
+        it may be a `startMaster`: it is cut and waited for. Or it is a freeze: then the first thaw has come too early.
+        A thaw is right at any moment, and what waits for one does not end without it.
         """
-        if files.locked_by(self.directory) is not None:
-            self.halt.thaw_anew()
+        self._thaw()
         ends = time.monotonic() + deadline_s
         pid = self.session.server_pid
         while pid is not None and sockets.orphans(pid, self.spec.port) and time.monotonic() < ends:
             self.replication.cut()
             time.sleep(STEP_S)
+        self._thaw()
         self.halt.gate_open()
+
+    def _thaw(self) -> None:
+        if files.locked_by(self.directory) is not None:
+            self.halt.thaw_anew()
 
     # -- the feed ----------------------------------------------------------------------------------------------
 
@@ -161,20 +166,23 @@ class DerbyHost:
             what = f"the base ends at {log.LogPosition.from_instant(position)}; all of the log is there since: {since}"
             raise Stale("feed-base-old", what, hint="a new base is made")
 
-    def keep_log(self, how: str) -> float:
+    def keeps_log(self) -> bool:
+        """Whether everything is logged and all log kept; notes since when, if that came since somebody asked for it."""
+        return archive.confirm(self.session)
+
+    def keep_log(self, how: str) -> None:
         """Have everything logged and all log kept, from the next restart on, by a bounce, or by an online backup.
 
-        Returns for how many seconds the database was away. Raises `archive-failed`, `archive-no-room`.
+        Raises `archive-failed`, `archive-no-room`.
         """
-        if archive.confirm(self.session):
-            return 0.0  # it came on since somebody asked for it
+        if self.keeps_log():
+            return
         if how == "bounce":
-            return archive.bounce(self.session, self.halt)
-        if how == "backup":
+            archive.bounce(self.session, self.halt)
+        elif how == "backup":
             self._backup()
         else:
             archive.ask_for(self.session)
-        return 0.0
 
     def back_up(self, folder: Path) -> None:
         """Put a copy of the database into a folder while its writers go on. From its end on all log is kept.
@@ -209,7 +217,7 @@ class DerbyHost:
         try:
             process.run(list(self.spec.restart_command), deadline_s=deadline_s)
         except process.CommandFailed as error:
-            raise Stopped("restart-failed", str(error)) from error
+            raise Stopped("restart-failed", str(error), hint="restart the server by hand") from error
         ends = time.monotonic() + deadline_s
         while self.session.server_pid is None and time.monotonic() < ends:
             time.sleep(0.05)
@@ -228,7 +236,8 @@ class DerbyHost:
             end = log.log_end(self.session.directory / "log")
         if end.instant != position:
             there = log.LogPosition.from_instant(position)
-            raise VerifyFailed("log-ends-differ", f"the source's log ends at {there}, the copy's at {end}")
+            what = f"the source's log ends at {there}, the copy's at {end}"
+            raise VerifyFailed("log-ends-differ", what, hint=SOMEBODY_OPENED)
 
     def tail(self, database: Path, since: int) -> Tail:
         """What a database that is not open holds beyond a position: the commits that nobody else got."""
@@ -253,9 +262,9 @@ class DerbyHost:
         began = time.monotonic()
         with told("warm-failed", "a copy of the last round does not open"):
             self.session.connect("warm", deadline_s, str(directory))
-        took_s = time.monotonic() - began
-        with contextlib.suppress(SqlError):
-            self.session.connect("warm", deadline_s, str(directory), shutdown="true")
+            took_s = time.monotonic() - began
+            with contextlib.suppress(SqlError):  # so Derby says that it has shut it down
+                self.session.connect("warm", deadline_s, str(directory), shutdown="true")
         return took_s
 
     def digest(self, directory: Path, deadline_s: float = 24 * 3600) -> dict[str, str]:

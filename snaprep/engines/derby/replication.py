@@ -16,6 +16,7 @@ from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.session import ADMIN, STEP_S, InFlight, Session, answer_of, must_be_free
 
+_COMES_S = 2.0  # a tunnel that is being built again; a replica that was seen to listen and does not has died
 _LEAVES_S = 1.0  # a replica whose primary said stop goes by itself, within some 50 ms
 _SEE_REPLICA = "look at the replica's derby.log, and at the way between the two: docs/derby.md"
 _NO_MASTER = "XRE07"
@@ -60,18 +61,14 @@ class Replication:
         url = self.session.url(startSlave="true", **listening)
         self._armed = self.session.client.begin_open("replica", url, self.session.spec.user, self.session.spec.password)
         ends = time.monotonic() + patient_s(deadline_s)
-        while not self._listens():
+        while not self.session.server_listens(self.session.spec.listen_port):
             if self._armed.done() or time.monotonic() > ends:
-                raise Stopped("replica-not-armed", f"the replica does not listen: {answer_of(self._armed)}")
+                what = f"the replica does not listen: {answer_of(self._armed)}"
+                raise Stopped(
+                    "replica-not-armed", what, hint="see its derby.log, and `replication_address` of that host"
+                )
             time.sleep(STEP_S)
         _quicken(self.session.server_pid, local_port=self.session.spec.listen_port)
-
-    def _listens(self) -> bool:
-        """The server itself waits for a primary; a stranger on the port does not count."""
-        if not sockets.listens(self.session.spec.listen_port):
-            return False  # looking for who listens walks through every process
-        pid = self.session.server_pid
-        return pid is not None and sockets.listener(self.session.spec.listen_port) == pid
 
     def must_be_free(self) -> None:
         """Nobody may hold the port on which a replica will wait. Raises `replication-port-taken`."""
@@ -80,10 +77,11 @@ class Replication:
     def attach(self, deadline_s: float = 10) -> None:
         """`startMaster`: boots the database and connects to the replica. Nothing may commit until this returns.
 
-        Raises `attach-failed`: then the database is open without replication. Raises InFlight when `startMaster` does
-        not return although its connection was cut.
+        Raises `attach-failed`, and soon when nobody listens: then the database is open without replication. Raises
+        InFlight when `startMaster` does not return although its connection was cut.
         """
         ends = time.monotonic() + deadline_s
+        comes = min(ends, time.monotonic() + patient_s(_COMES_S))
         spec = self.session.spec
         peer = {"slaveHost": spec.peer_address, "slavePort": str(spec.peer_port)}
         self._given_up = False
@@ -93,7 +91,7 @@ class Replication:
                 self._quicken_until(pending, ends)
                 pending.wait(max(0.01, ends - time.monotonic()))
             except SqlError as error:
-                late = self._given_up or time.monotonic() > ends
+                late = self._given_up or time.monotonic() > comes
                 if late or _NOBODY_LISTENS not in error.sqlstates:
                     raise Stopped("attach-failed", f"replication did not start: {error}", hint=_SEE_REPLICA) from error
                 time.sleep(0.02)
@@ -105,7 +103,8 @@ class Replication:
                 raise Stopped("attach-failed", str(error), hint="look at the agent's messages") from error
             else:
                 if self._given_up:  # the replica was connected, and its connection was cut since
-                    raise Stopped("attach-failed", "replication began too late: the lease had passed")
+                    what = "replication began too late: the lease had passed"
+                    raise Stopped("attach-failed", what, hint="the hosts were too slow; raise rounds.budget")
                 return
 
     def _quicken_until(self, pending: Pending, ends_s: float) -> None:
@@ -119,7 +118,8 @@ class Replication:
     def cut_until_attached_ends(self, deadline_s: float = 10) -> None:
         """Cut the replication connection until `startMaster` has returned; fine when none is in flight.
 
-        Opening the gate before it has would destroy the database. Raises InFlight `attach-hangs`.
+        Opening the gate before it has would destroy the database, so one that cannot be cut is waited for like one that
+        does not return. Raises InFlight `attach-hangs`.
         """
         self._given_up = True
         pending = self._attaching
@@ -128,7 +128,8 @@ class Replication:
             return
         ends = time.monotonic() + deadline_s
         while not pending.done() and time.monotonic() < ends:
-            self.cut()
+            with contextlib.suppress(OSError):
+                self.cut()
             with contextlib.suppress(SqlTimeout, SqlError, ClientDied):
                 pending.wait(0.05)
         if not pending.done():
@@ -144,11 +145,10 @@ class Replication:
         """Give up the primary's role in a replication; fine when there is none. Its replica shuts down."""
         try:
             self.session.connect("detach", deadline_s, stopMaster="true")
-        except SqlError as error:
-            if _NO_MASTER not in error.sqlstates:
-                raise Stopped("detach-failed", f"replication did not stop: {error}") from error
-        except (SqlTimeout, ClientDied) as error:
-            raise Stopped("detach-failed", f"replication did not stop: {error}") from error
+        except (SqlError, SqlTimeout, ClientDied) as error:
+            if not (isinstance(error, SqlError) and _NO_MASTER in error.sqlstates):
+                what = f"replication did not stop: {error}"
+                raise Stopped("detach-failed", what, hint="look at derby.log of the primary") from error
         finally:
             with contextlib.suppress(SqlError, SqlTimeout, ClientDied, ClientError):
                 self.session.client.close("detach", 5)
@@ -225,9 +225,14 @@ class Replication:
                     hint="repair your way to it",
                 ) from error
             if _FAILED_OVER not in error.sqlstates:
-                raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
+                raise _not_promoted(error) from error
         except (SqlTimeout, ClientDied) as error:
-            raise Stopped("promote-failed", f"the replica did not take over: {error}") from error
+            raise _not_promoted(error) from error
+
+
+def _not_promoted(error: Exception) -> Stopped:
+    what = f"the replica did not take over: {error}"
+    return Stopped("promote-failed", what, hint="its primary may still be connected; look at derby.log, run it again")
 
 
 def _last_commit(logs: Path) -> log.LogPosition:

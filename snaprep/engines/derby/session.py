@@ -22,6 +22,7 @@ from snaprep.engines.derby.log import scan as log
 
 ADMIN = "admin"  # the connection for everything that has no reason to use another
 SPARE = "spare"  # a second one, for when the first hangs
+SOMEBODY_OPENED = "somebody opened the source or the copy in between; run it again"
 STEP_S = 0.005  # how often files and sockets are looked at while a server gets there
 
 
@@ -50,6 +51,13 @@ class Session:
     @property
     def server_pid(self) -> int | None:
         return sockets.listener(self.spec.port)
+
+    def server_listens(self, port: int) -> bool:
+        """The server itself waits there, for a primary or a feed; a stranger on the port does not count."""
+        if not sockets.listens(port):
+            return False  # looking for who listens walks through every process
+        pid = self.server_pid
+        return pid is not None and sockets.listener(port) == pid
 
     @property
     def directory(self) -> Path:

@@ -13,11 +13,15 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from snaprep.engines.derby.descriptors import open_by
+
 _ESTABLISHED, _CLOSE_WAIT, _LISTEN = 0x01, 0x08, 0x0A
+_LOOK_S = 0.002
 _PIDFD_GETFD = 438  # the same number on every architecture
 
 
@@ -97,13 +101,21 @@ def cut(
     """
     if remote_port is None and local_port is None:
         raise ValueError("cutting every connection of a process is never what is meant")
-    os.close(os.pidfd_open(pid))  # a process that is gone is an error, one without such a connection is not
-    done = []
-    for descriptor, found in _connections(pid, remote_port, local_port, remote):
-        with _borrowed(pid, descriptor, found.inode) as theirs:
-            if theirs is not None and _shut_down(theirs):
-                done.append(found)
-    return tuple(done)
+    return tuple(_shut(pid, socket.SHUT_RDWR, _connections(pid, remote_port, local_port, remote)))
+
+
+def end_sessions(pid: int, local_port: int, deadline_s: float, *, but: Collection[int] = ()) -> int:
+    """Let a server hear no more of its clients, and wait until it has closed them: their statements have ended then.
+
+    Those that call from one of the ports `but` are left alone. What it says is still sent, so that a client learns of
+    its commit. Returns how many take longer than the deadline, and are at work still. Raises as `cut` does.
+    """
+    clients = (each for each in _connections(pid, None, local_port, None) if each[1].remote_port not in but)
+    deaf = {found.inode for found in _shut(pid, socket.SHUT_RD, clients)}
+    ends = time.monotonic() + deadline_s
+    while (at_work := sum(inode in deaf for _, inode in _descriptors(pid))) and time.monotonic() < ends:
+        time.sleep(_LOOK_S)
+    return at_work
 
 
 def stop_listening(pid: int, port: int) -> int:
@@ -116,7 +128,7 @@ def stop_listening(pid: int, port: int) -> int:
     for found in _sockets(str(pid)):
         if found.state == _LISTEN and found.local_port == port and found.inode in owned:
             with _borrowed(pid, owned[found.inode], found.inode) as theirs:
-                count += theirs is not None and _shut_down(theirs)
+                count += theirs is not None and _shut_down(theirs, socket.SHUT_RDWR)
     return count
 
 
@@ -141,9 +153,17 @@ def no_delay(pid: int, *, remote_port: int | None = None, local_port: int | None
     return count
 
 
-def _shut_down(theirs: socket.socket) -> bool:
+def _shut(pid: int, ways: int, connections: Iterable[tuple[int, TcpSocket]]) -> Iterator[TcpSocket]:
+    os.close(os.pidfd_open(pid))  # a process that is gone is an error, one without such a connection is not
+    for descriptor, found in connections:
+        with _borrowed(pid, descriptor, found.inode) as theirs:
+            if theirs is not None and _shut_down(theirs, ways):
+                yield found
+
+
+def _shut_down(theirs: socket.socket, ways: int) -> bool:
     try:
-        theirs.shutdown(socket.SHUT_RDWR)
+        theirs.shutdown(ways)
     except OSError:  # the peer was quicker
         return False
     return True
@@ -191,17 +211,9 @@ def _connections(
 
 def _descriptors(pid: int) -> Iterator[tuple[int, int]]:
     """(descriptor, inode) of every socket that a process has open."""
-    try:
-        links = list(Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:  # gone, or not ours to see
-        return
-    for link in links:
-        try:
-            match = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()))
-        except OSError:
-            continue
-        if match:
-            yield int(link.name), int(match[1])
+    for descriptor, what in open_by(pid):
+        if match := re.fullmatch(r"socket:\[(\d+)\]", what):
+            yield descriptor, int(match[1])
 
 
 def _sockets(pid: str) -> Iterator[TcpSocket]:

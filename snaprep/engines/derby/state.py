@@ -58,14 +58,12 @@ class State:
             end = log.log_end(self.session.directory / "log")
         base = EngineFacts(
             state=EngineState.CLOSED,
-            version=files.version(self.session.directory),
             server_up=server_pid is not None,
             server_pid=server_pid,
             server_version=self._server_version(server_pid),
             position=end.instant,
             position_text=str(end),
             logged_bytes=self._logged(end),
-            database_bytes=files.occupied_bytes(self.session.directory),
             replicating=self.replication.connected,
         )
         if guarded:
@@ -109,9 +107,8 @@ class State:
         return self._logged_bytes
 
     def _open_facts(self, base: EngineFacts) -> EngineFacts:
-        if (
-            self.replication.waits()
-        ):  # sessions would hang until its primary comes, those of an operator who died included
+        if self.replication.waits():
+            # Sessions would hang until its primary comes, those of an operator who died included.
             return replace(base, state=EngineState.WAITING)
         boot = files.boot(self.session.directory)
         try:
@@ -149,7 +146,6 @@ class State:
             since=found.since,
             ours=found.ours,
             first=log.LogPosition(found.first_file, log.HEADER_BYTES).instant,
-            kept_bytes=found.kept_bytes,
         )
 
     def _refused_state(self, error: SqlError) -> EngineState:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from snaprep.core.spec import DerbySpec
+from snaprep.agent.host import AgentHost
+from snaprep.core.spec import DerbySpec, HostSpec
 from snaprep.engines.derby import digest, files
 from snaprep.engines.derby.client import ClientDied, ClientError, SqlError
 from snaprep.engines.derby.feed.ends import FeedSource, FeedTarget
@@ -170,6 +171,13 @@ class Two:
     def sql(self, statement: str, name: str = ADMIN) -> str | None:
         reply = self.at_source.client.execute(name, statement, deadline_s=20)
         return reply.value if reply.rows else None
+
+
+def agent_of(session: Session, pair: str) -> AgentHost:
+    """What an agent holds of a host, for steps that need a guard."""
+    place = session.spec.database
+    spec = HostSpec(name="a", pair=pair, volume="directory", dataset=place, mountpoint=place, derby=session.spec)
+    return AgentHost(spec)
 
 
 def _when_open(session: Session, deadline_s: float = 20) -> None:

@@ -14,6 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.rig.host import JVM
+
 JAVA_DIR = Path("/usr/share/java")
 SERVER_JARS = [str(JAVA_DIR / f"{name}.jar") for name in ("derby", "derbynet", "derbytools")]
 CLIENT_JARS = [str(JAVA_DIR / "derbyclient.jar")]
@@ -61,7 +63,7 @@ class Server:
             for folder in itertools.takewhile(lambda f: f != Path(tempfile.gettempdir()), self.home.parents):
                 folder.chmod(folder.stat().st_mode | 0o011)
         argv = [
-            "java", "-Xmx256m", *options, f"-Dderby.system.home={self.home}", "-cp", ":".join(SERVER_JARS),
+            *JVM, "-Xmx256m", *options, f"-Dderby.system.home={self.home}", "-cp", ":".join(SERVER_JARS),
             "org.apache.derby.drda.NetworkServerControl", "start", "-h", "127.0.0.1", "-p", str(self.port),
             "-noSecurityManager",
         ]  # fmt: skip

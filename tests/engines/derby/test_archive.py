@@ -5,33 +5,25 @@ from __future__ import annotations
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from snaprep.agent import feed_steps
 from snaprep.core.errors import SnaprepError
 from snaprep.engines.derby import files
+from snaprep.engines.derby.client import SqlError
 from snaprep.engines.derby.feed.link import Finish
+from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.log import archive
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.log.scan import LogPosition
-from snaprep.engines.derby.session import ADMIN
-from tests.engines.derby.pairs import Two, two
-from tests.engines.derby.server import AVAILABLE
+from snaprep.engines.derby.session import ADMIN, Session
+from tests.engines.derby.pairs import Two, agent_of
 
 pytestmark = pytest.mark.derby
 
 CHECKPOINT = "CALL SYSCS_UTIL.SYSCS_CHECKPOINT_DATABASE()"
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Two]:
-    """A bank without log archive mode."""
-    if not AVAILABLE:
-        pytest.skip("no java, or no Derby jars in /usr/share/java")
-    with two(tmp_path, archived=False) as made:
-        yield made
 
 
 def grow(pair: Two) -> list[int]:
@@ -45,37 +37,58 @@ def grow(pair: Two) -> list[int]:
     return log.log_files(pair.source.database() / "log")
 
 
-def test_asking_takes_effect_with_the_next_boot_only(plain: Two) -> None:
+def test_asking_takes_effect_with_the_next_boot_only(pair: Two) -> None:
     """The wish alone keeps nothing and is not taken for the mode; after anybody's boot it is noted and keeps."""
-    session = plain.at_source
+    session = pair.at_source
     assert archive.state(session).wanted is False
     archive.ask_for(session)
     found = archive.state(session)
     assert (found.wanted, found.since, found.ours) == (True, None, True)
     assert archive.confirm(session) is False
-    assert grow(plain)[0] > 1
-    plain.halt.shut_down()
+    assert grow(pair)[0] > 1
+    pair.halt.shut_down()
     session.connect("anybody", 20)
     assert archive.confirm(session) is True
-    before = log.log_files(plain.source.database() / "log")
-    assert grow(plain)[0] == before[0]
+    before = log.log_files(pair.source.database() / "log")
+    assert grow(pair)[0] == before[0]
     since = archive.state(session).since
     assert since is not None
     assert archive.confirm(session) is True
     assert archive.state(session).since == since
 
 
-def test_a_bounce_switches_on_and_all_goes_back(plain: Two, tmp_path: Path) -> None:
+def test_nobody_comes_in_while_the_database_is_bounced(pair: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that comes back at once would be at work amid the shutdown, and may hang the server: it is refused."""
+    bounced: list[Path] = []
+    bounce = archive.bounce
+
+    def tried(session: Session, halt: Halt) -> None:
+        with pytest.raises(SqlError, match="08004"):
+            session.client.open("client", session.url(), "app", "x", 10)
+        bounce(session, halt)
+        bounced.append(session.directory)
+
+    monkeypatch.setattr(archive, "bounce", tried)
+    host = agent_of(pair.at_source, "bounce")
+    try:
+        assert 0 < feed_steps.keep_log(host, how="bounce") < 30
+        assert bounced == [Path(pair.at_source.spec.database)]
+        assert archive.state(pair.at_source).since is not None
+        pair.at_source.client.open("client", pair.at_source.url(), "app", "x", 10)
+        assert feed_steps.keep_log(host, how="bounce") == 0
+    finally:
+        host.close()
+
+
+def test_a_bounce_switches_on_and_all_goes_back(pair: Two, tmp_path: Path) -> None:
     """After a bounce files are kept; put back, they are gone and the mode is as it was, also after a restart."""
-    session = plain.at_source
-    took_s = archive.bounce(session, plain.halt)
-    assert 0 < took_s < 30
-    first = grow(plain)[0]
+    session = pair.at_source
+    archive.bounce(session, pair.halt)
+    first = grow(pair)[0]
     found = archive.state(session)
     assert found.since is not None
     assert found.ours
-    assert found.first_file == first < found.needed_file
-    assert found.kept_bytes > 100_000
+    assert found.first_file == first < archive.needed_file(session.directory / "log")
     before = archive.before_us(session)
     forgetful = tmp_path / "replica"
     forgetful.mkdir()
@@ -87,39 +100,39 @@ def test_a_bounce_switches_on_and_all_goes_back(plain: Two, tmp_path: Path) -> N
     assert archive.before_us(session) == ""
     found = archive.state(session)
     assert (found.wanted, found.since, found.ours) == (False, None, False)
-    assert grow(plain)[0] > first
+    assert grow(pair)[0] > first
     assert archive.put_back(session) is False
-    plain.halt.shut_down()
+    pair.halt.shut_down()
     session.admin(30)
-    assert grow(plain)[0] > first
+    assert grow(pair)[0] > first
 
 
-def test_a_backup_switches_on_without_a_break(plain: Two, tmp_path: Path) -> None:
+def test_a_backup_switches_on_without_a_break(pair: Two, tmp_path: Path) -> None:
     """Sessions live on; the backup is a base from which a feed brings everything, work without a log included."""
-    session = plain.at_source
-    session.client.open("other", plain.source.url(), "app", "x", 20)
+    session = pair.at_source
+    session.client.open("other", pair.source.url(), "app", "x", 20)
     folder = tmp_path / "backup"
     copy = archive.by_backup(session, folder, 60)
     assert session.client.execute("other", "VALUES 1", deadline_s=5).value == "1"
     since = archive.state(session).since
     assert since == log.log_end(copy / "log").instant
-    plain.sql("CREATE INDEX late ON t (i)")
-    grow(plain)
-    copy.rename(plain.target.database())
-    plain.feed().finish(Finish.PROMOTE)
-    ours, theirs = plain.digests()
+    pair.sql("CREATE INDEX late ON t (i)")
+    grow(pair)
+    copy.rename(pair.target.database())
+    pair.feed().finish(Finish.PROMOTE)
+    ours, theirs = pair.digests()
     assert ours == theirs
 
 
-def test_what_holds_a_backup_up_is_said(plain: Two, tmp_path: Path) -> None:
+def test_what_holds_a_backup_up_is_said(pair: Two, tmp_path: Path) -> None:
     """A transaction that has installed a jar keeps a backup from beginning: that is said at once, in both ways of it,
     the transaction is left alone, and afterwards the backup goes through.
     """
-    session = plain.at_source
+    session = pair.at_source
     jar, folder = tmp_path / "some.jar", tmp_path / "backup"
     with zipfile.ZipFile(jar, "w") as archived:
         archived.writestr("nothing", "")
-    session.client.open("other", plain.source.url(), "snaprep", "x", 20)
+    session.client.open("other", pair.source.url(), "snaprep", "x", 20)
     with session.client.transaction("other", 20):
         session.client.execute("other", "CALL SQLJ.INSTALL_JAR(?, 'SNAPREP.SOME', 0)", [str(jar)], deadline_s=20)
         for way in (archive.copy, archive.by_backup):
@@ -132,68 +145,65 @@ def test_what_holds_a_backup_up_is_said(plain: Two, tmp_path: Path) -> None:
     assert (archive.copy(session, tmp_path / "again") / "service.properties").is_file()
 
 
-def test_a_mode_that_was_on_is_not_ours(tmp_path: Path) -> None:
+def test_a_mode_that_was_on_is_not_ours(archived_pair: Two) -> None:
     """What somebody else switched on stays on."""
-    if not AVAILABLE:
-        pytest.skip("no java, or no Derby jars in /usr/share/java")
-    with two(tmp_path) as pair:
-        session = pair.at_source
-        assert archive.confirm(session) is True
-        found = archive.state(session)
-        assert found.wanted
-        assert not found.ours
-        assert archive.put_back(session) is False
-        assert archive.state(session).wanted
+    session = archived_pair.at_source
+    assert archive.confirm(session) is True
+    found = archive.state(session)
+    assert found.wanted
+    assert not found.ours
+    assert archive.put_back(session) is False
+    assert archive.state(session).wanted
 
 
-def test_a_break_is_noticed(plain: Two) -> None:
+def test_a_break_is_noticed(pair: Two) -> None:
     """Switched off and on again by others, however quickly: what is since then is not known any more."""
-    session = plain.at_source
-    archive.bounce(session, plain.halt)
+    session = pair.at_source
+    archive.bounce(session, pair.halt)
     assert archive.state(session).since is not None
-    plain.sql("CALL SYSCS_UTIL.SYSCS_DISABLE_LOG_ARCHIVE_MODE(0)")
+    pair.sql("CALL SYSCS_UTIL.SYSCS_DISABLE_LOG_ARCHIVE_MODE(0)")
     time.sleep(0.02)
-    plain.sql(f"CALL SYSCS_UTIL.SYSCS_SET_DATABASE_PROPERTY('{archive.PROPERTY}', 'true')")
+    pair.sql(f"CALL SYSCS_UTIL.SYSCS_SET_DATABASE_PROPERTY('{archive.PROPERTY}', 'true')")
     found = archive.state(session)
     assert (found.wanted, found.since) == (True, None)
 
 
-def test_release_leaves_what_is_needed(plain: Two) -> None:
+def test_release_leaves_what_is_needed(pair: Two) -> None:
     """Removed is only what every follower has and Derby's recovery does not need; the database starts after kill -9."""
-    session = plain.at_source
-    archive.bounce(session, plain.halt)
-    logs = plain.source.database() / "log"
-    numbers = grow(plain)
-    session.client.open("open", plain.source.url(), "app", "x", 20)
-    assert archive.release(plain.source.database(), LogPosition(numbers[0], 24).instant) == ()
+    session = pair.at_source
+    archive.bounce(session, pair.halt)
+    logs = pair.source.database() / "log"
+    numbers = grow(pair)
+    session.client.open("open", pair.source.url(), "app", "x", 20)
+    assert archive.release(pair.source.database(), LogPosition(numbers[0], 24).instant) == ()
     middle = numbers[len(numbers) // 2]
-    assert archive.release(plain.source.database(), LogPosition(middle, 99).instant) == tuple(
+    assert archive.release(pair.source.database(), LogPosition(middle, 99).instant) == tuple(
         number for number in numbers if number < middle
     )
     with session.client.transaction("open", 20):
         session.client.execute("open", "UPDATE snaprep.c SET n = 5", deadline_s=10)
         begun = log.log_end(logs).file
-        grow(plain)
-        archive.release(plain.source.database(), LogPosition(10**6, 24).instant)
+        grow(pair)
+        archive.release(pair.source.database(), LogPosition(10**6, 24).instant)
         assert log.log_files(logs)[0] <= begun
-    plain.sql(CHECKPOINT)
-    grow(plain)
-    archive.release(plain.source.database(), LogPosition(10**6, 24).instant)
+    pair.sql(CHECKPOINT)
+    grow(pair)
+    archive.release(pair.source.database(), LogPosition(10**6, 24).instant)
     left = log.log_files(logs)
     assert left[0] > begun
     assert left[0] == min(archive.needed_file(logs), left[-1] - 1)
-    rows = plain.sql("SELECT COUNT(*) FROM t")
-    plain.source.kill()
-    plain.source.start()
+    rows = pair.sql("SELECT COUNT(*) FROM t")
+    pair.source.kill()
+    pair.source.start()
     session.connect(ADMIN, 30)
-    assert plain.sql("SELECT COUNT(*) FROM t") == rows
-    assert plain.sql("SELECT MAX(n) FROM c") == "5"
+    assert pair.sql("SELECT COUNT(*) FROM t") == rows
+    assert pair.sql("SELECT MAX(n) FROM c") == "5"
 
 
-def test_room_has_a_floor(plain: Two) -> None:
+def test_room_has_a_floor(pair: Two) -> None:
     """Under the floor it is said, so that the replica is given up and not the primary."""
-    archive.must_have_room(plain.source.database(), 1)
+    archive.must_have_room(pair.source.database(), 1)
     with pytest.raises(SnaprepError) as error:
-        archive.must_have_room(plain.source.database(), 1 << 60)
+        archive.must_have_room(pair.source.database(), 1 << 60)
     assert error.value.id == "archive-no-room"
-    assert files.locked_by(plain.source.database()) is not None
+    assert files.locked_by(pair.source.database()) is not None

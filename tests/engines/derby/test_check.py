@@ -56,6 +56,19 @@ def levels(host: DerbyHost, *, as_target: bool = False) -> dict[str, str]:
     return {f.id: f.level for f in host.check(as_target=as_target)}
 
 
+def test_a_server_of_several_databases(
+    new_server: NewServer, client: DerbyClient, host: Callable[..., DerbyHost]
+) -> None:
+    """It is said that a server has other databases open, by their names, and nothing of one that has none."""
+    server = new_server()
+    opened(client, server)
+    checked = host(server)
+    assert "server-shared" not in levels(checked)
+    client.open("other", server.url("other", ";create=true"), "app", "secret", CREATE_S)
+    (shared,) = [finding for finding in checked.check(as_target=False) if finding.id == "server-shared"]
+    assert (shared.level, str(server.database("other")) in shared.what) == ("warn", True)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -20,8 +19,7 @@ from snaprep.engines.derby.host import DerbyHost
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.log import tail
 from snaprep.engines.derby.session import ADMIN
-from tests.engines.derby.pairs import Two, Writers, two
-from tests.engines.derby.server import AVAILABLE
+from tests.engines.derby.pairs import Two, Writers
 
 pytestmark = pytest.mark.derby
 
@@ -57,29 +55,26 @@ class Sides:
 
 
 @pytest.fixture
-def sides(tmp_path: Path) -> Iterator[Sides]:
+def sides(pair: Two) -> Iterator[Sides]:
     """An attached pair, without log archive mode."""
-    if not AVAILABLE:
-        pytest.skip("no java, or no Derby jars in /usr/share/java")
-    with two(tmp_path, archived=False) as made:
-        hosts = []
-        for session in (made.at_source, made.at_target):
-            aside = str(session.served.with_name("aside"))
-            hosts.append(DerbyHost(dataclasses.replace(session.spec, replica_database=aside)))
-        primary, replica = hosts
-        try:
-            made.at_source.client.close(ADMIN, 10)
-            primary.halt.gate_close()
-            end = primary.halt.quiesce().position
-            shutil.copytree(primary.session.served, replica.session.replica)
-            replica.prove(end)
-            replica.replication.arm()
-            primary.replication.attach()
-            primary.halt.gate_open()
-            yield Sides(made, primary, replica)
-        finally:
-            for host in hosts:
-                host.close()
+    hosts = []
+    for session in (pair.at_source, pair.at_target):
+        aside = str(session.served.with_name("aside"))
+        hosts.append(DerbyHost(dataclasses.replace(session.spec, replica_database=aside)))
+    primary, replica = hosts
+    try:
+        pair.at_source.client.close(ADMIN, 10)
+        primary.halt.gate_close()
+        end = primary.halt.quiesce().position
+        shutil.copytree(primary.session.served, replica.session.replica)
+        replica.prove(end)
+        replica.replication.arm()
+        primary.replication.attach()
+        primary.halt.gate_open()
+        yield Sides(pair, primary, replica)
+    finally:
+        for host in hosts:
+            host.close()
 
 
 def writers(host: DerbyHost, pair: Two) -> Writers:

@@ -8,7 +8,6 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,18 +23,16 @@ from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.log.reader import LogReader
 from snaprep.engines.derby.log.scan import HEADER_BYTES, LogDamaged, LogPosition
 from snaprep.engines.derby.session import ADMIN
-from tests.engines.derby.pairs import Two, Writers, two
-from tests.engines.derby.server import AVAILABLE, free_port
+from tests.engines.derby.pairs import Two, Writers
+from tests.engines.derby.server import free_port
 
 pytestmark = pytest.mark.derby
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Two]:
-    if not AVAILABLE:
-        pytest.skip("no java, or no Derby jars in /usr/share/java")
-    with two(tmp_path) as made:
-        yield made
+def pair(archived_pair: Two) -> Two:
+    """What is fed keeps its log."""
+    return archived_pair
 
 
 def refused(source: FeedSource, target: FeedTarget) -> str:
@@ -326,17 +323,14 @@ def test_other_versions_and_modes_are_refused(pair: Two) -> None:
     assert refused(FeedSource(pair.source.database()), target) == "archive-off"
 
 
-def test_encrypted_databases_are_refused(tmp_path: Path) -> None:
+def test_encrypted_databases_are_refused(pair: Two) -> None:
     """The log of an encrypted database cannot be proven, so it is not read."""
     attributes = ";dataEncryption=true;bootPassword="
-    if not AVAILABLE:
-        pytest.skip("no java, or no Derby jars in /usr/share/java")
-    with two(tmp_path) as pair:
-        client = pair.at_source.client
-        url = pair.source.url("secret", f";create=true{attributes.rpartition(';')[0]}")
-        client.begin_open("secret", url, "snaprep", "x", {"bootPassword": "clotted-cream"}).wait(30)
-        with pytest.raises(SnaprepError) as error:
-            FeedSource(pair.source.database("secret"))
+    client = pair.at_source.client
+    url = pair.source.url("secret", f";create=true{attributes.rpartition(';')[0]}")
+    client.begin_open("secret", url, "snaprep", "x", {"bootPassword": "clotted-cream"}).wait(30)
+    with pytest.raises(SnaprepError) as error:
+        FeedSource(pair.source.database("secret"))
     assert error.value.id == "encrypted"
 
 

@@ -76,7 +76,7 @@ def test_facts_without_booting(server: Server, client: DerbyClient, bank: Path) 
     _shut_down(server, client)
     server.kill()
     facts = files.read(bank)
-    assert (facts.format_version, files.version(bank)) == ((10, 14), "10.14")
+    assert facts.format_version == (10, 14)
     assert (facts.log_archived, facts.log_unsafe, facts.encrypted, facts.log_apart) == (True, False, False, False)
     assert facts.log_end == log.log_end(bank / "log")
     assert facts.properties["derby.serviceProtocol"] == "org.apache.derby.database.Database"
@@ -85,16 +85,13 @@ def test_facts_without_booting(server: Server, client: DerbyClient, bank: Path) 
 
 
 def test_a_log_kept_elsewhere_is_found(server: Server, client: DerbyClient, tmp_path: Path) -> None:
-    """With a logDevice, its log is read and counted, and the database says that its log lies apart."""
+    """With a logDevice the database says that its log lies apart, and where."""
     elsewhere = tmp_path / "log device"
     client.open("a", server.url(attributes=f";create=true;logDevice={elsewhere}"), "app", "x", 30)
     client.execute("a", "CREATE TABLE t (i INT)", deadline_s=5)
     facts = files.read(server.database())
     assert (facts.log_apart, facts.log_directory) == (True, elsewhere / "log")
-    sizes = files.sizes(server.database(), facts.log_directory)
-    assert sizes.log_bytes >= 1_000_000
-    assert sizes.data_bytes > 500_000
-    assert files.size_bytes(server.database()) == sizes.total_bytes >= sizes.data_bytes + sizes.log_bytes
+    assert files.occupied_bytes(server.database()) > 500_000
 
 
 def test_properties_that_are_just_written_anew_are_whole(server: Server, client: DerbyClient, bank: Path) -> None:

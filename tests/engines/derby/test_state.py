@@ -9,7 +9,7 @@ import pytest
 
 from snaprep.core.model import EngineState
 from snaprep.core.spec import DerbySpec
-from snaprep.engines.derby import files
+from snaprep.engines.derby import files, gate
 from snaprep.engines.derby.client import DerbyClient, SqlError
 from snaprep.engines.derby.forgotten import close_forgotten
 from snaprep.engines.derby.host import DerbyHost
@@ -60,6 +60,24 @@ def test_a_guarded_database_is_not_connected_to(server: Server, client: DerbyCli
     try:
         assert host.facts("gated").state is EngineState.GATED
         assert files.locked_by(copy) is None
+    finally:
+        host.close()
+
+
+def test_a_site_that_lets_in_whom_it_names_is_not_gated(server: Server, client: DerbyClient) -> None:
+    """Its own properties look like a closed gate; with their values stored, before it is closed, it still serves."""
+    closed_copy(server, client, "bank")
+    host = looker(server, replica="nowhere")
+    try:
+        admin = host.session.admin()
+        for key, value in (("fullAccessUsers", "app,site"), ("defaultConnectionMode", "noAccess")):
+            gate.set_property(host.session.client, admin, f"derby.database.{key}", value, 10)
+        host.halt.gate_prepare()
+        assert (host.facts().state, host.facts().gate_saved) == (EngineState.PRIMARY, True)
+        host.halt.gate_close()
+        assert host.facts().state is EngineState.GATED
+        host.halt.gate_open()
+        assert (host.facts().state, host.facts().gate_saved) == (EngineState.PRIMARY, False)
     finally:
         host.close()
 

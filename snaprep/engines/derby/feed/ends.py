@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaprep.core.errors import CheckFailed, Stopped
+from snaprep.core.words import size
 from snaprep.engines.derby import files
 from snaprep.engines.derby.feed.peer import Feeding
 from snaprep.engines.derby.feed.replica import FedReplica, peer_told
@@ -164,8 +165,8 @@ class FeedSource:
 
     def _must_be_archived(self) -> None:
         with log_told():
-            found = files.read(self.database)
-        if not found.log_archived:
+            archived = files.log_archived(self.database)
+        if not archived:
             what = "log archive mode is off: what is not logged would be missing in the replica, without a sign"
             raise CheckFailed("archive-off", what, hint=f"switch it on again; then {_NEW_BASE}")
         self._properties = self._stamp()
@@ -233,7 +234,7 @@ class FeedTarget:
         """A server whose disk is full may leave anything behind, so it never comes to that. Raises `no-space`."""
         left = archive.room_bytes(self._directory)
         if left < ROOM_BYTES:
-            what = f"{left} bytes are left on the filesystem of the replica; below {ROOM_BYTES} it is not fed"
+            what = f"{size(left)} are left on the filesystem of the replica; below {size(ROOM_BYTES)} it is not fed"
             raise Stopped("no-space", what, hint="make room there; it goes on where it is")
 
     def stored(self) -> LogPosition:

@@ -18,7 +18,7 @@ from snaprep.engines.derby.client import ClientDied, ClientError, Pending, SqlEr
 from snaprep.engines.derby.feed.peer import OutOfStep, PeerLost, StandIn
 from snaprep.engines.derby.feed.peer_codec import Kind, NotDerby
 from snaprep.engines.derby.log import scan as log
-from snaprep.engines.derby.session import ADMIN, InFlight, Session, files_told
+from snaprep.engines.derby.session import ADMIN, SOMEBODY_OPENED, InFlight, Session, files_told
 
 _MARK = "snaprep.handover"
 _HINT = "look at derby.log; open the gate again"
@@ -63,7 +63,8 @@ def must_end_at(session: Session, position: int) -> None:
     end = _end(session)
     if end.instant != position:
         there = log.LogPosition.from_instant(position)
-        raise VerifyFailed("log-ends-differ", f"the log ends at {end}, the replica was fed up to {there}")
+        what = f"the log ends at {end}, the replica was fed up to {there}"
+        raise VerifyFailed("log-ends-differ", what, hint=SOMEBODY_OPENED)
 
 
 def _end(session: Session) -> log.LogPosition:

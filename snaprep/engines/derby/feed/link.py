@@ -272,7 +272,6 @@ class Player:
 
     def __init__(self, target: FeedTarget, wire: Wire) -> None:
         self._target, self._wire = target, wire
-        self.sent = 0  # as an instant, for whoever looks
 
     def run(self) -> Finish:
         """Play until the source ends the feed. Raises what either side raised; the replica then waits for the next."""
@@ -311,7 +310,6 @@ class Player:
         if piece.start != self._target.feeding.sent:
             raise _lost(f"log from {piece.start} came, and {self._target.feeding.sent} is next")
         self._target.play(piece)
-        self.sent = piece.end.instant
 
     def _end(self, how: Finish) -> Finish:
         if how is Finish.STOP:

@@ -50,12 +50,6 @@ class FedReplica:
         return f"fed-{self.port}"
 
     @property
-    def waits(self) -> bool:
-        """It listens for somebody to feed it, and nobody has come."""
-        pid, port = self.session.server_pid, self.port
-        return pid is not None and sockets.listener(port) == pid and not sockets.connected(pid, local_port=port)
-
-    @property
     def booted(self) -> bool:
         return files.locked(self.directory)
 
@@ -79,7 +73,7 @@ class FedReplica:
         }
         ends = time.monotonic() + deadline_s
         self._pending = self.session.begin(self._connection, str(self.directory), **attributes)
-        while not self._listens():
+        while not self.session.server_listens(self.port):
             if time.monotonic() > ends:
                 raise self._not_armed()
             if self._pending.done():
@@ -96,12 +90,6 @@ class FedReplica:
     def _not_armed(self) -> Stopped:
         assert self._pending is not None
         return Stopped("replica-not-armed", f"the replica does not listen: {answer_of(self._pending)}", hint=_SEE)
-
-    def _listens(self) -> bool:
-        if not sockets.listens(self.port):
-            return False  # looking for who listens walks through every process
-        pid = self.session.server_pid
-        return pid is not None and sockets.listener(self.port) == pid
 
     def _server(self) -> int:
         pid = self.session.server_pid

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from snaprep.agent.rewrite import rewrite
 from snaprep.core.errors import CheckFailed, Stopped
+from snaprep.core.words import size
 from snaprep.engines.derby import files, gate
 from snaprep.engines.derby.client import SqlError
 from snaprep.engines.derby.halt import Halt
@@ -53,8 +53,6 @@ class Archive:
     since: int | None
     ours: bool
     first_file: int
-    needed_file: int  # the oldest that Derby's own recovery needs
-    kept_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +67,8 @@ def state(session: Session) -> Archive:
     """Look at an open database. Raises `archive-failed` when it does not answer."""
     directory = session.directory
     with files_told():
-        wanted = files.read(directory).log_archived
-        logs = files.log_directory(directory)
-        numbers = log.log_files(logs)
-        needed = needed_file(logs)
+        wanted = files.log_archived(directory)
+        first_file = log.log_files(files.log_directory(directory))[0]
     with told("archive-failed", "log archive mode cannot be looked at"):
         former = _get(session, _FORMER)
         since = _get(session, _SINCE)
@@ -82,9 +78,7 @@ def state(session: Session) -> Archive:
         due=wanted and unbroken is None and _booted_after_the_wish(directory),
         since=unbroken,
         ours=former is not None,
-        first_file=numbers[0],
-        needed_file=needed,
-        kept_bytes=sum(log.path_of(logs, number).stat().st_size for number in numbers if number < needed),
+        first_file=first_file,
     )
 
 
@@ -116,7 +110,7 @@ def ask_for(session: Session) -> None:
     with told("archive-failed", "log archive mode could not be asked for"):
         name = session.admin()
         _keep_former(session)
-        if not files.read(session.directory).log_archived:
+        if not files.log_archived(session.directory):
             gate.set_property(session.client, name, PROPERTY, "true", _CALL_S)
 
 
@@ -134,7 +128,7 @@ def confirm(session: Session) -> bool:
     """
     directory = session.directory
     with files_told():
-        if not files.read(directory).log_archived:
+        if not files.log_archived(directory):
             return False
     if state(session).since is not None:
         return True
@@ -144,27 +138,23 @@ def confirm(session: Session) -> bool:
     return True
 
 
-def bounce(session: Session, halt: Halt) -> float:
-    """Switch the mode on by shutting the database down and opening it. Returns for how long it was away, in seconds.
+def bounce(session: Session, halt: Halt) -> None:
+    """Switch the mode on by shutting the database down and opening it. Sessions of others end.
 
-    Sessions of others end and have to reconnect; each of them would have opened it too. Raises `archive-failed`,
-    `shutdown-failed`.
+    Raises `archive-failed`, `shutdown-failed`.
     """
     ask_for(session)
     halt.checkpoint()
-    began_s = time.monotonic()
     halt.shut_down()
     session.admin(60)
-    took_s = time.monotonic() - began_s
     with files_told():
-        wanted = files.read(session.directory).log_archived
+        wanted = files.log_archived(session.directory)
     if not wanted:
         what = "log archive mode is not on after a restart of the database"
         raise Stopped("archive-failed", what, hint="see derby.log")
     # Whoever opened it did so after the shutdown, so after the wish. The times of files would not tell: some
     # filesystems count in whole seconds.
     _note(session)
-    return took_s
 
 
 def by_backup(session: Session, folder: Path, deadline_s: float = 24 * 3600) -> Path:
@@ -262,7 +252,7 @@ def must_have_room(database: Path, floor_bytes: int) -> None:
     """Raises `archive-no-room`: the replica is to be given up, so that the primary lives."""
     left = room_bytes(database)
     if left < floor_bytes:
-        what = f"{left} bytes are left for the log, less than the floor of {floor_bytes}"
+        what = f"{size(left)} are left for the log, and {size(floor_bytes)} are needed"
         raise CheckFailed("archive-no-room", what, hint="make room, then seed the replica again")
 
 

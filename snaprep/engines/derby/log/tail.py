@@ -17,7 +17,7 @@ from snaprep.engines.derby import files
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.log.scan import HEADER_BYTES, LogPosition
 from snaprep.engines.derby.opening import opened
-from snaprep.engines.derby.session import files_told
+from snaprep.engines.derby.session import SOMEBODY_OPENED, files_told
 
 SHOWN_BYTES = 64 << 10  # of a log's end, for who may lack some of it
 MOST_BYTES = 4 << 20
@@ -56,9 +56,10 @@ def read(database: Path, since: int | None) -> LogTail:
         end = log.log_end(directory)
         start = _some_way_back(directory, end) if since is None else LogPosition.from_instant(since)
         if start > end or log.header(directory, start.file) is None:
-            raise VerifyFailed("log-ends-differ", f"the log ends at {end}, and does not hold what follows {start}")
+            raise _differs(f"the log ends at {end}, and does not hold what follows {start}")
         if log.bytes_between(directory, start, end) > MOST_BYTES:
-            raise Stopped("tail-too-long", f"the log from {start} to {end} is more than a switchover carries")
+            what = f"the log from {start} to {end} is more than a switchover carries"
+            raise Stopped("tail-too-long", what, hint="the replica lags far behind: see why, then run it again")
         parts = [_part(directory, number, start, end) for number in range(start.file, end.file + 1)]
     return LogTail(start.instant, end.instant, tuple(parts))
 
@@ -98,17 +99,17 @@ def append(database: Path, tail: LogTail) -> None:
                 _write(directory, LogPosition(part.number, part.offset + skip), part.bytes[skip:])
         now = log.log_end(directory)
     if now != end:
-        raise VerifyFailed("log-ends-differ", f"the copy's log ends at {now}, that of the other side at {end}")
+        raise _differs(f"the copy's log ends at {now}, that of the other side at {end}")
 
 
 def _must_fit(directory: Path, mine: LogPosition, tail: LogTail) -> None:
     start, end = LogPosition.from_instant(tail.start), LogPosition.from_instant(tail.end)
     if mine > end:
-        raise VerifyFailed("log-ends-differ", f"the copy's log ends at {mine}, behind that of the other side: {end}")
+        raise _differs(f"the copy's log ends at {mine}, behind that of the other side: {end}")
     # A file that has only been begun elsewhere goes on where the copy's last one ended.
     follows = start.offset == 0 and log.parse_header(tail.parts[0].bytes, start.file)
     if mine < start and not (follows and follows.before == mine):
-        raise VerifyFailed("log-ends-differ", f"the copy's log ends at {mine}; what is known of the other starts later")
+        raise _differs(f"the copy's log ends at {mine}; what is known of the other starts later")
     for part in tail.parts:
         until = mine.offset if part.number == mine.file else part.offset + len(part.bytes)
         if part.number > mine.file or until <= part.offset:
@@ -116,7 +117,11 @@ def _must_fit(directory: Path, mine: LogPosition, tail: LogTail) -> None:
         with opened(log.path_of(directory, part.number)) as file:
             have = os.pread(file.fileno(), until - part.offset, part.offset)
         if have != part.bytes[: until - part.offset]:
-            raise VerifyFailed("log-ends-differ", f"the two logs differ before {mine}: they are not one history")
+            raise _differs(f"the two logs differ before {mine}: they are not one history")
+
+
+def _differs(what: str) -> VerifyFailed:
+    return VerifyFailed("log-ends-differ", what, hint=SOMEBODY_OPENED)
 
 
 def _write(directory: Path, at: LogPosition, data: bytes) -> None:
