@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,15 @@ from tests.machines.world import Machines
 from tests.rig.derby import create_bank, ij
 from tests.rig.fixtures import BANK_MB
 from tests.rig.host import DERBY_PORT
-from tests.rig.node import end, wait_until
+from tests.rig.node import patience_s, wait_until
 from tests.rig.pair import PASSWORD, USER, Pair
 from tests.rig.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.rig.host import Host
 
 pytestmark = pytest.mark.rig
 
@@ -33,6 +36,22 @@ def state(world: World) -> dict[str, str]:
         found[f"{name} keys"] = host.run(["cat", "/root/.ssh/authorized_keys"]).stdout
         found[f"{name} listens"] = host.run(["sh", "-c", "ss -ltnH | awk '{print $4}' | sort"]).stdout
     return found
+
+
+def programs(host: Host) -> list[str]:
+    return host.run(["ps", "-eo", "comm="]).stdout.split()
+
+
+@contextmanager
+def meanwhile(host: Host, *argv: str, at: str = "/") -> Iterator[None]:
+    """A program in that directory. It ends with the shell's standard input, also where that is a connection."""
+    script = '(cd "$0" && exec "$@") & cat; kill $!; wait'
+    quiet = subprocess.DEVNULL
+    with host.popen(["sh", "-c", script, at, *argv], stdin=subprocess.PIPE, stdout=quiet, stderr=quiet) as shell:
+        try:
+            yield
+        finally:
+            shell.communicate(timeout=30)
 
 
 @contextmanager
@@ -145,18 +164,15 @@ def test_target_with_foreign_data(pair: Pair) -> None:
     """Data that snaprep did not put there is not touched, unless the operator has it set aside."""
     db2 = pair.world["db2"]
     db2.zfs("create", "-o", "mountpoint=/srv/bank", pair.bank.dataset)
-    db2.run(["tee", "/srv/bank/precious"], stdin="x" * (2 << 20))
+    db2.run(["tee", "/srv/bank/precious"], stdin=os.urandom(2 << 20).hex())  # compresses to nearly nothing otherwise
     before = state(pair.world)
     refused = pair.snaprep("rebuild")
     assert (refused.code, refused.error_id) == (3, "target-foreign"), refused
-    busy = db2.popen(["sleep", "600"], cwd="/srv/bank", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: "sleep" in db2.run(["ps", "-eo", "comm="]).stdout, "somebody in the dataset", 5)
+    with meanwhile(db2, "sleep", "600", at="/srv/bank"):
+        wait_until(lambda: "sleep" in programs(db2), "somebody in the dataset", 5)
         refused = pair.snaprep("rebuild", "--isolate-foreign")
         assert (refused.code, refused.error_id) == (3, "dataset-busy"), refused
         assert "sleep" in refused.document["error"]["what"]
-    finally:
-        end(busy)
     assert state(pair.world) == before
     pair.must("rebuild", "--isolate-foreign")
     assert len(pair.isolated("db2")) == 1
@@ -214,8 +230,7 @@ def test_replication_port_in_use(pair: Pair) -> None:
     """When somebody else listens where the replica should, clients go on with the source, and the error says so."""
     db2 = pair.world["db2"]
     argv = ["socat", "TCP-LISTEN:4851,fork,reuseaddr", "/dev/null"]
-    thief = db2.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with meanwhile(db2, *argv):
         wait_until(lambda: ":4851" in db2.run(["ss", "-ltn"]).stdout, "thief", 5)
         with pair.writers() as clients:
             clients.wait_for(50)
@@ -223,9 +238,7 @@ def test_replication_port_in_use(pair: Pair) -> None:
             assert (refused.code, refused.error_id) == (10, "replication-port-taken"), refused
             clients.wait_for(50)
             clients.stop()
-        assert clients.gaps().worst_s < 4  # the gate was never closed
-    finally:
-        end(thief)
+        assert clients.gaps().worst_s < patience_s(4)  # the gate was never closed
     pair.must("rebuild")
 
 

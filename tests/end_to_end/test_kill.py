@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.rig
 
-# Each victim, and each phase of a cutover; `scripts/soak kills` runs all pairings.
+# Each victim, and each phase; `scripts/soak kills` runs all pairings.
 SCENES = [
     ("operator", "seed"),
+    ("source-agent", "round"),
+    ("target-agent", "prepare"),
     ("operator", "close"),
     ("operator", "arm"),
     ("operator", "attach"),

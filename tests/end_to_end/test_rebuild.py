@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.machines.world import Machines
 from tests.rig import check, measure
 from tests.rig.aftermath import nothing_lost
 from tests.rig.measure import Window
@@ -59,7 +60,7 @@ def test_again_is_done(pair: Pair) -> None:
 
 def test_take_over_and_fail_back(pair: Pair) -> None:
     """The primary dies under load: the replica serves, every commit that is missing was not shipped and is found in
-    the dataset that the fail-back names, and the old primary comes back without a copy.
+    the dataset that the fail-back names, and the old primary comes back without a copy, by streams like the first.
     """
     world = pair.world
     with pair.writers() as clients:
@@ -84,6 +85,9 @@ def test_take_over_and_fail_back(pair: Pair) -> None:
     assert pair.isolated("db1")[0] in " ".join(named)
     assert "full" not in kinds(back)
     assert pair.replica_differences("db2", "db1") == []
+    flags = "-L -c -e" if isinstance(world, Machines) else "plain"
+    ends = (("db1", f"{pair.bank.dataset}.recv"), ("db2", pair.bank.dataset))
+    assert [world[n].zfs("get", "-H", "-o", "value", "snaprep:stream-flags", image) for n, image in ends] == [flags] * 2
 
 
 def test_take_over_needs_a_dead_primary(pair: Pair) -> None:

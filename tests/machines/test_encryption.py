@@ -46,6 +46,7 @@ def finding(pair: Pair, host: str, id: str) -> dict[str, str]:
 def test_a_database_that_only_its_host_can_read(pair: Pair) -> None:
     """Under load the copy arrives and stays encrypted; it is started when the right key is there, and not before, after
     a boot too; nothing is lost, rows are equal, and check, plan, rebuild and takeover say which key is missing where.
+    The old primary comes back by an increment, once it has its key.
     """
     recv = f"{pair.bank.dataset}.recv"
     assert any("load-key" in said for said in pair.must("plan").document["warnings"])
@@ -76,3 +77,12 @@ def test_a_database_that_only_its_host_can_read(pair: Pair) -> None:
     assert load_key(pair, "db2", recv, PASSPHRASE) == 0
     pair.must("takeover", "db2", "--yes")
     assert check.missing([*early.acked(), *clients.acked()], pair.served("db2").journal) == []
+    pair.world.boot("db1")
+    assert load_key(pair, "db1", pair.bank.dataset, PASSPHRASE) == 0
+    with pair.writers(rate=RATE) as later:
+        later.wait_for(20)
+        back = pair.must("rebuild").document
+        later.wait_for(20)
+        later.stop()
+    assert "full" not in [shown["kind"] for shown in back["rounds"]]
+    nothing_lost(pair, later, "db2", "db1")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.machines, pytest.mark.timeout(3600)]
-SUITE_S = 2400.0
+SUITE_S, BINDING_S = 2400.0, 600.0
 
 
 def test_volume_suite(rig_tools: None, tmp_path: Path) -> None:
@@ -23,3 +23,12 @@ def test_volume_suite(rig_tools: None, tmp_path: Path) -> None:
         done = inside.run(world["db1"], "pytest", *suite, timeout_s=SUITE_S)
         print(done.stdout)  # noqa: T201 - what the suite inside said belongs into this one's report
         assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+@pytest.mark.timeout(7200)
+def test_binding_of_the_c_library(rig_tools: None, tmp_path: Path) -> None:
+    """Each function of the binding does what its documentation shows, and pyzfs's own tests pass with it."""
+    with Machines.start(tmp_path, names=("db1",), derby=False) as world:
+        done = inside.run(world["db1"], "tests.volumes.lzc_on_kernel", timeout_s=BINDING_S)
+        print(done.stdout)  # noqa: T201 - as above
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]

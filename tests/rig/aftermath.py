@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from tests.rig.pair import Pair, Result
     from tests.rig.workload import Workload
 
-# The gate's lease is budget and undo together (4 s), the freeze's 10 s; a server that has to be started again, or a
-# step that has to be waited for, comes on top.
+# The gate's lease is over before the budget (4 s) is, the freeze's after 10 s; a server that has to be started again,
+# or a step that has to be waited for, comes on top.
 LONGEST_GAP_S = 14.0
 ENDS_S = 120.0
 SWITCH_BUDGET = "20s"  # busy hosts are slow, and what does not fit is refused

@@ -178,7 +178,8 @@ class Host(Node):
         socket = self.inside("/run/zfs/zfs_socket")
         socket.unlink(missing_ok=True)
         self._launch("zfs-fuse", ["zfs-fuse", "--no-daemon", "--no-kstat-mount"])
-        self._await("zfs-fuse", socket.is_socket)
+        # The socket is there a moment before somebody listens to it.
+        self._await("zfs-fuse", lambda: socket.is_socket() and not self.run(["zpool", "list"], check=False).returncode)
         if not self._has_pool:
             self.run(["zpool", "create", "-m", "none", "-O", "atime=off", POOL, POOL_FILE])
             self._has_pool = True

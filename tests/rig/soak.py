@@ -12,7 +12,7 @@ catch-up    --runs MB of log, written while the replica was away
 power       two machines; one of them loses its power at each of several places of a run, and boots again
 power-namespaces  the same with hosts in namespaces: in minutes, and without a kernel that dies
 cuts        two machines; a held rebuild of --runs rounds, whose streams are cut at random places every few rounds
-cuts        two machines; a held rebuild of --runs rounds, whose streams are cut at random places every few rounds
+machines    everything that tests can do on two machines: hours where they are emulated
 simulation  random histories against the decisions and recipes, in the model world
 """
 
@@ -39,11 +39,12 @@ from tests.rig.tally import BANK_MB, RATE, VERB_S, WRITERS, Tally, close_lap, re
 from tests.rig.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.rig.workload import Workload
 
 HISTORIES = "tests/core/test_histories.py"
+ON_MACHINES = ("tests/machines", "tests/end_to_end")
 
 
 def cutover_bounds(tally: Tally) -> None:
@@ -235,9 +236,10 @@ def soak_cuts(runs: int, tally: Tally) -> None:
             clients.wait_for(5)
             clients.stop()
         aftermath.nothing_lost(pair, clients, "db1", "db2")
-    tally.gaps_s.append(clients.gaps().worst_s)
+        tally.gaps_s.append(clients.gaps().worst_s)
+        commits = len(clients.acked())
     tally.figures.update(asdict(sent), seed=seed)
-    tally.bound(f"{sent.rounds} rounds, {len(clients.acked())} commits, nothing lost", held=sent.rounds >= runs)
+    tally.bound(f"{sent.rounds} rounds, {commits} commits, nothing lost", held=sent.rounds >= runs)
     tally.bound(f"{sent.breaks} streams broke, at most {sent.most_in_one} times each", held=sent.breaks > 0)
     twice = f"{sent.twice_bytes / 1e6:.2f} of {sent.sent_bytes / 1e6:.1f} MB were sent twice"
     tally.bound(f"{twice}: {100 * sent.twice:.1f} % < 5 %", held=sent.twice < cuts.TWICE_MOST)
@@ -245,10 +247,20 @@ def soak_cuts(runs: int, tally: Tally) -> None:
 
 def soak_simulation(runs: int, tally: Tally) -> None:
     """More of the histories that the ordinary tests run too."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", HISTORIES]
-    env = {**os.environ, "SNAPREP_HISTORIES": str(runs)}
-    done = subprocess.run(argv, cwd=ROOT, env=env, stdout=sys.stderr, check=False)
-    tally.bound(f"{runs} random histories", held=done.returncode == 0)
+    held = _pytest("--timeout=0", HISTORIES, env={"SNAPREP_HISTORIES": str(runs)})
+    tally.bound(f"{runs} random histories", held=held)
+
+
+def soak_machines(runs: int, tally: Tally) -> None:
+    """What ends in reasonable time is in the ordinary tests; this is all of it."""
+    for number in range(1, runs + 1):
+        tally.bound(f"{number}: every test on machines", held=_pytest("--machines", *ON_MACHINES))
+
+
+def _pytest(*words: str, env: Mapping[str, str] | None = None) -> bool:
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=sys.stderr, check=False)
+    return done.returncode == 0
 
 
 SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
@@ -263,6 +275,7 @@ SOAKS: dict[str, tuple[Callable[[int, Tally], None], int]] = {
     "followers": (feeding.soak_followers, 60),
     "catch-up": (feeding.soak_catch_up, 2000),
     "cuts": (soak_cuts, 200),
+    "machines": (soak_machines, 1),
     "simulation": (soak_simulation, 20_000),
 }
 
