@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from snaprep.agent import identity
+from snaprep.agent import identity, locks
 from snaprep.agent.host import AgentHost
 from snaprep.agent.process import patient_s
 from snaprep.agent.steps import gate_close, gate_open, gate_prepare, present, step
@@ -29,7 +29,10 @@ def keep_log(host: AgentHost, *, how: str) -> float:
 
     Seconds for which the database was away.
     """
-    if how == "bounce" and not host.engine.keeps_log():
+    locks.await_guard(host.engine.key, patient_s(_BOUNCE_S))  # another pair's may be bouncing it: one is enough
+    if host.engine.keeps_log():
+        return 0.0
+    if how == "bounce":
         return _bounce(host)
     host.engine.keep_log(how)
     return 0.0
@@ -39,9 +42,9 @@ def _bounce(host: AgentHost) -> float:
     """With the gate closed: a client that comes back while the database shuts down may be at work, and hang it."""
     gate_prepare(host)
     began_s = time.monotonic()
-    gate_close(host, lease_ms=round(patient_s(_BOUNCE_S) * 1000))
     try:
-        host.engine.keep_log("bounce")
+        gate_close(host, lease_ms=round(patient_s(_BOUNCE_S) * 1000))
+        host.guard.call("bounce", deadline_s=patient_s(_BOUNCE_S) + 60)
     finally:
         gate_open(host)
     return time.monotonic() - began_s

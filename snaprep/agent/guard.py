@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from snaprep.agent import locks, serve
 from snaprep.core import guard as mind
-from snaprep.core.errors import SnaprepError, Stopped
+from snaprep.core.errors import Locked, SnaprepError, Stopped
 from snaprep.core.guard import Begins, DidIt, Do, Leaves, OwnerGone, Returns, Tick, Wanted, Work
 from snaprep.core.model import EngineState, RunInfo
 from snaprep.core.spec import DerbySpec
@@ -92,6 +92,11 @@ class Guard:
         with self._flight(Work.QUIESCE):
             return self.engine.halt.quiesce()
 
+    def bounce(self) -> None:
+        """Shut down and open, so that the log is kept from now on; with the gate closed."""
+        with self._flight(Work.QUIESCE):
+            self.engine.keep_log("bounce")
+
     def ship_mark(self) -> Quiesced:
         """Shut down once, and leave the place in the log that a fed replica and its primary both know."""
         with self._flight(Work.QUIESCE):
@@ -103,8 +108,12 @@ class Guard:
             self.engine.replication.attach(min(deadline_s, max(0.1, left_s)))
 
     def put_back(self) -> None:
-        """Thaw and open, whatever is held; a step in flight is cut and waited for first. Raises why it could not."""
+        """Thaw and open, whatever is held; a step in flight is cut and waited for first. Raises why it could not.
+
+        What another guard holds is left to it: it may be in the middle of a shutdown.
+        """
         if not self._mind.halted:
+            locks.await_guard(self.engine.key, _OPEN_BOUND_S)
             self.engine.halt.gate_open()
             return
         self._failure = None
@@ -162,9 +171,15 @@ class Guard:
         return answer.refused
 
     def _hold(self, how: EngineState) -> None:
-        if self._held is None:
-            info = RunInfo(run="", verb=how.value, operator="the guard", pid=os.getpid())
+        """Raises `guard-at-work`: two pairs that follow one database may come at once."""
+        if self._held is not None:
+            return
+        info = RunInfo(run="", verb=how.value, operator="the guard", pid=os.getpid())
+        try:
             self._held = locks.Lock("guard", self.engine.key, info)
+        except Locked as error:
+            hint = "it opens the database when its lease ends"
+            raise Stopped("guard-at-work", "another guard keeps this database halted", hint=hint) from error
 
     def watch(self) -> None:
         """Runs beside the session until the mind says exit."""
@@ -224,7 +239,7 @@ def main() -> None:
     guard = Guard()
     threading.Thread(target=guard.watch, daemon=True, name="watch").start()
     operations = (
-        guard.attach, guard.awake, guard.configure, guard.freeze, guard.gate_close, guard.gate_keep, guard.leave,
-        guard.open_shut, guard.put_back, guard.quiesce, guard.ready, guard.retire, guard.ship_mark,
+        guard.attach, guard.awake, guard.bounce, guard.configure, guard.freeze, guard.gate_close, guard.gate_keep,
+        guard.leave, guard.open_shut, guard.put_back, guard.quiesce, guard.ready, guard.retire, guard.ship_mark,
     )  # fmt: skip
     serve.run({f.__name__: f for f in operations}, on_close=[], on_gone=[guard.owner_gone])

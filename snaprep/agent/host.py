@@ -16,7 +16,7 @@ from snaprep.agent.identity import boot_id, login_user
 from snaprep.agent.rights import need_account, need_rights
 from snaprep.agent.serve import mutter
 from snaprep.agent.streams import Streams
-from snaprep.core.errors import CheckFailed, SnaprepError, Stopped, UsageError, named
+from snaprep.core.errors import CheckFailed, SnaprepError, UsageError, named
 from snaprep.core.guard import RETRY_S
 from snaprep.core.model import HALTED_STATES, EngineState, HostFacts, RunInfo, recv_name
 from snaprep.core.perform import MARKS, Rests
@@ -110,12 +110,7 @@ class AgentHost:
 
     def reopen(self, deadline_s: float = 60) -> None:
         """Thaw and open without a guard of ours; a guard of somebody else that is at it is waited for."""
-        ends_s = time.monotonic() + deadline_s
-        while locks.holder("guard", self.engine.key) is not None:
-            if time.monotonic() > ends_s:
-                hint = "it opens the database when its lease ends; look at derby.log if it does not"
-                raise Stopped("guard-at-work", "another guard keeps this database halted", hint=hint)
-            time.sleep(0.05)
+        locks.await_guard(self.engine.key, deadline_s)
         with self._guarding:
             self._put_back()
 

@@ -17,8 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from snaprep.agent.identity import runtime_folder
-from snaprep.core.errors import Locked
+from snaprep.core.errors import Locked, Stopped
 from snaprep.core.model import RunInfo
+
+_PAUSE_S = 0.02
 
 
 def state_folder() -> Path:
@@ -61,7 +63,7 @@ def _take(file: int) -> None:
     for _ in range(4):
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(0.02)
+        time.sleep(_PAUSE_S)
     return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -86,6 +88,16 @@ def holder(kind: str, key: str) -> RunInfo | None:
         return None
     finally:
         os.close(file)
+
+
+def await_guard(key: str, deadline_s: float) -> None:
+    """See whatever guard halts a database open it. Raises `guard-at-work`."""
+    ends_s = time.monotonic() + deadline_s
+    while holder("guard", key) is not None:
+        if time.monotonic() > ends_s:
+            hint = "it opens the database when its lease ends; look at derby.log if it does not"
+            raise Stopped("guard-at-work", "another guard keeps this database halted", hint=hint)
+        time.sleep(_PAUSE_S)
 
 
 def _read(path: Path) -> RunInfo:

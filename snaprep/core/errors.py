@@ -42,7 +42,7 @@ def named(info: ErrorInfo, host: str) -> ErrorInfo:
 
 _PASSING = (
     "link-", "agent-died", "deadline", "stale", "host-unreachable", "not-a-replica", "base-missing",
-    "replication-unreachable", "program-killed",
+    "replication-unreachable", "program-killed", "guard-at-work",
 )  # fmt: skip
 _LASTING = ("link-refused", "link-host-key")
 

@@ -175,8 +175,6 @@ class DerbyHost:
 
         Raises `archive-failed`, `archive-no-room`.
         """
-        if self.keeps_log():
-            return
         if how == "bounce":
             archive.bounce(self.session, self.halt)
         elif how == "backup":

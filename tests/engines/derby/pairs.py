@@ -168,6 +168,19 @@ class Two:
             found.append(digest.digest(session.client, ADMIN, 60))
         return found[0], found[1]
 
+    def write(self, user: str) -> None:
+        """One commit at the source in a session of its own."""
+        self.at_source.client.open("writer", self.at_source.url(), user, "x", 10)
+        self.at_source.client.execute("writer", "INSERT INTO snaprep.t VALUES (1, 1, 'on')", deadline_s=5)
+
+    def lets_in(self) -> bool:
+        """Whether a client of the source gets in and can commit."""
+        try:
+            self.write("app")
+        except SqlError:
+            return False
+        return True
+
     def sql(self, statement: str, name: str = ADMIN) -> str | None:
         reply = self.at_source.client.execute(name, statement, deadline_s=20)
         return reply.value if reply.rows else None

@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from snaprep.agent import feed_steps
 from snaprep.core.errors import SnaprepError
 from snaprep.engines.derby import files
-from snaprep.engines.derby.client import SqlError
 from snaprep.engines.derby.feed.link import Finish
-from snaprep.engines.derby.halt import Halt
 from snaprep.engines.derby.log import archive
 from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.log.scan import LogPosition
-from snaprep.engines.derby.session import ADMIN, Session
-from tests.engines.derby.pairs import Two, agent_of
+from snaprep.engines.derby.session import ADMIN
+from tests.engines.derby.pairs import Two
 
 pytestmark = pytest.mark.derby
 
@@ -55,29 +52,6 @@ def test_asking_takes_effect_with_the_next_boot_only(pair: Two) -> None:
     assert since is not None
     assert archive.confirm(session) is True
     assert archive.state(session).since == since
-
-
-def test_nobody_comes_in_while_the_database_is_bounced(pair: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that comes back at once would be at work amid the shutdown, and may hang the server: it is refused."""
-    bounced: list[Path] = []
-    bounce = archive.bounce
-
-    def tried(session: Session, halt: Halt) -> None:
-        with pytest.raises(SqlError, match="08004"):
-            session.client.open("client", session.url(), "app", "x", 10)
-        bounce(session, halt)
-        bounced.append(session.directory)
-
-    monkeypatch.setattr(archive, "bounce", tried)
-    host = agent_of(pair.at_source, "bounce")
-    try:
-        assert 0 < feed_steps.keep_log(host, how="bounce") < 30
-        assert bounced == [Path(pair.at_source.spec.database)]
-        assert archive.state(pair.at_source).since is not None
-        pair.at_source.client.open("client", pair.at_source.url(), "app", "x", 10)
-        assert feed_steps.keep_log(host, how="bounce") == 0
-    finally:
-        host.close()
 
 
 def test_a_bounce_switches_on_and_all_goes_back(pair: Two, tmp_path: Path) -> None:

@@ -9,27 +9,11 @@ import pytest
 
 from snaprep.agent.guarded import GuardProcess
 from snaprep.core.errors import SnaprepError
-from snaprep.engines.derby.client import SqlError
 from tests.engines.derby.pairs import Two, agent_of
 from tests.rig.node import wait_until
 
 pytestmark = pytest.mark.derby
 _LEASE_MS = 60_000
-
-
-def write(pair: Two, user: str) -> None:
-    """One commit in a session of its own."""
-    client = pair.at_source.client
-    client.open("writer", pair.at_source.url(), user, "x", 10)
-    client.execute("writer", "INSERT INTO snaprep.t VALUES (1, 1, 'on')", deadline_s=5)
-
-
-def let_in(pair: Two) -> bool:
-    try:
-        write(pair, "app")
-    except SqlError:
-        return False
-    return True
 
 
 def test_the_client_of_a_killed_guard_says_its_last_words(pair: Two) -> None:
@@ -39,7 +23,7 @@ def test_the_client_of_a_killed_guard_says_its_last_words(pair: Two) -> None:
     guard.call("freeze", {"lease_ms": _LEASE_MS}, deadline_s=20)
     os.kill(guard.pid, signal.SIGKILL)
     guard.end_client()
-    write(pair, "snaprep")
+    pair.write("snaprep")
     guard.close()
 
 
@@ -48,13 +32,13 @@ def test_an_agent_goes_on_until_it_has_opened(pair: Two) -> None:
     host = agent_of(pair.at_source, "lost")
     host.guard.ready()
     host.guard.call("gate_close", {"lease_ms": _LEASE_MS}, deadline_s=20)
-    assert not let_in(pair)
+    assert not pair.lets_in()
     pair.source.kill()
     os.kill(host.guard.pid, signal.SIGKILL)
     wait_until(lambda: not host.has_guard, "the guard to be missed", 20)
     with pytest.raises(SnaprepError):
         _ = host.guard
     pair.source.start()
-    wait_until(lambda: let_in(pair), "the gate to be open", 30)
+    wait_until(pair.lets_in, "the gate to be open", 30)
     host.guard.ready()
     host.close()
