@@ -1,6 +1,6 @@
 """OpenZFS's C libraries and pyzfs for tests, beside a system that must not have them installed.
 
-    python -m tests.volumes.zfs_userland        downloads and unpacks Debian's packages, prints the folder
+    python -m tests.volumes.zfs_userland        downloads and unpacks Debian's packages, unless that was done
 
 The packages come from `contrib`, by a list of sources of its own; nothing is installed and apt's own lists stay as they
 are. SNAPREP_ZFS_USERLAND names another folder. Where neither is there, the libraries of the system are taken.
@@ -123,4 +123,4 @@ def fetch() -> Path:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{fetch()}\n")
+    sys.stdout.write(f"{fetch() if why_not() else folder()}\n")
