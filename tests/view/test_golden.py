@@ -104,8 +104,9 @@ def test_lines_of_a_run() -> None:
     compare("lines.txt", stream.getvalue())
 
 
-def test_screen_on_a_terminal() -> None:
+def test_screen_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """The live screen redraws from the last report, says notes above itself, and goes away at the end."""
+    monkeypatch.setenv("TERM", "xterm")
     stream = io.StringIO()
     stream.isatty = lambda: True  # type: ignore[method-assign]
     view = Screen(stream)
