@@ -17,6 +17,7 @@ from snaprep.engines.derby.log import scan as log
 from snaprep.engines.derby.session import ADMIN, STEP_S, InFlight, Session, answer_of, must_be_free
 
 _COMES_S = 2.0  # a tunnel that is being built again; a replica that was seen to listen and does not has died
+_ANSWERS_S = 0.5  # a handshake takes milliseconds
 _LEAVES_S = 1.0  # a replica whose primary said stop goes by itself, within some 50 ms
 _SEE_REPLICA = "look at the replica's derby.log, and at the way between the two: docs/derby.md"
 _NO_MASTER = "XRE07"
@@ -127,13 +128,17 @@ class Replication:
             self.cut()
             return
         ends = time.monotonic() + deadline_s
-        while not pending.done() and time.monotonic() < ends:
+        # A replica that lives answers at once. Cut before it has, `startMaster` waits 30 s for the answer all the same.
+        _wait(pending, patient_s(_ANSWERS_S))
+        while True:
             with contextlib.suppress(OSError):
                 self.cut()
-            with contextlib.suppress(SqlTimeout, SqlError, ClientDied):
-                pending.wait(0.05)
-        if not pending.done():
-            raise InFlight("attach-hangs", "startMaster does not return", pending)
+            if pending.done():
+                return
+            if time.monotonic() > ends:
+                break
+            _wait(pending, 0.05)
+        raise InFlight("attach-hangs", "startMaster does not return", pending)
 
     def cut(self) -> None:
         """Break the connection between this server and its peer, without touching either process."""
@@ -245,6 +250,12 @@ def _last_commit(logs: Path) -> log.LogPosition:
         if last is not None:
             return log.LogPosition(last.file, last.offset + 1)
     return log.LogPosition(log.log_files(logs)[0], log.HEADER_BYTES)
+
+
+def _wait(pending: Pending, deadline_s: float) -> None:
+    """Until it has ended, well or not, or the time is over."""
+    with contextlib.suppress(SqlTimeout, SqlError, ClientDied):
+        pending.wait(deadline_s)
 
 
 def _quicken(pid: int | None, **ports: int) -> int:
