@@ -171,7 +171,6 @@ __all__ = [
 
 lzc_snap: Final = lzc_snapshot
 lzc_recv: Final = lzc_receive
-lzc_set_prop: Final = lzc_set_props
 
 # So that `from ...libzfs_core.exceptions import SnapshotFailure`, as pyzfs's users write it, finds them.
 sys.modules[f"{__name__}.exceptions"] = exceptions

@@ -232,7 +232,11 @@ def test_a_suspended_pool(disk: Disk, way: Choose, monkeypatch: pytest.MonkeyPat
             assert time.monotonic() - began_s < 3 * LATE_S
             health = ("zpool", "list", "-H", "-o", "health", "gamma")
             wait_until(lambda: tool(*health) == "SUSPENDED\n", "the suspension", TOOL_S)
-            for ask in (volume.facts, lambda: volume.snapshot("gamma/bank", "snaprep-p-3")):
+            for ask in (
+                volume.facts,
+                lambda: volume.snapshot("gamma/bank", "snaprep-p-3"),
+                lambda: volume.destroy_image("gamma/bank"),
+            ):
                 assert refusal(ask) == "volume-unavailable"
         zpool("clear", "gamma")
         facts = volume.facts()

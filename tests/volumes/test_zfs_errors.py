@@ -64,6 +64,23 @@ ZFS_FUSE = [
     ),
 ]
 OPENZFS = [
+    ("cannot receive resume stream: kernel modules must be upgraded to receive this stream.", "partial-receive"),
+    (
+        "cannot receive new filesystem stream: kernel modules must be upgraded to receive this stream.",
+        "feature-mismatch",
+    ),
+    (
+        "cannot receive new filesystem stream: incompatible embedded data stream feature with encrypted receive.",
+        "feature-mismatch",
+    ),
+    (
+        (
+            "warning: cannot send 'a/b@s1': source snapshot contains large microzaps, need -L (--large-block) or -w "
+            "(--raw) to generate stream"
+        ),
+        "feature-mismatch",
+    ),
+    ("warning: cannot send 'a/b@s1': Input/output error", "pool-unhealthy"),
     (
         'cannot receive resume stream: destination t/x contains partially-complete state from "zfs receive -s".',
         "partial-receive",

@@ -14,10 +14,12 @@ from snaprep.volumes.lzc import exceptions as lzc_exc
 from snaprep.volumes.lzc.error import ZFSGenericError
 from snaprep.volumes.zfs import ops as zfs_ops
 from snaprep.volumes.zfs import ops_library as zfs_ops_library
+from snaprep.volumes.zfs import send as zfs_send
 from snaprep.volumes.zfs import way as zfs_way
 from snaprep.volumes.zfs.features import Features
 from snaprep.volumes.zfs.ops import CommandOps
 from snaprep.volumes.zfs.ops_library import LibraryOps
+from snaprep.volumes.zfs.volume import ZfsVolume
 
 MODERN = Features("2.3.9", legacy=False, caps=frozenset({"multi"}))
 
@@ -35,6 +37,7 @@ def failing(error: Exception) -> object:
         (lzc_exc.SnapshotDestructionFailure([lzc_exc.SnapshotIsCloned(b"a@b")], 0), "has-dependents"),
         (lzc_exc.SnapshotMismatch(b"a@b"), "base-missing"),
         (lzc_exc.SuspendedPool(b"a"), "volume-unavailable"),
+        (lzc_exc.EncryptionKeyNotLoaded(b"a"), "key-not-loaded"),
         (ZFSGenericError(errno.ENOSPC, b"a@b", "make the snapshot"), "no-space"),
         (ZFSGenericError(errno.EPERM, b"a@b", "make the snapshot"), "not-permitted"),
         (ZFSGenericError(errno.ENXIO, b"a@b", "make the snapshot"), "zfs-failed"),
@@ -47,6 +50,41 @@ def test_refusals_of_the_library(monkeypatch: pytest.MonkeyPatch, error: Excepti
         LibraryOps().snapshot(["a@b"], {})
     assert caught.value.id == id
     assert "a" in caught.value.info.what
+
+
+@pytest.mark.parametrize(("holds", "id"), [({b"mine": 1}, "point-held"), ({}, "dataset-busy")])
+def test_what_is_being_sent_is_busy(monkeypatch: pytest.MonkeyPatch, holds: dict[bytes, int], id: str) -> None:
+    """A running send keeps a snapshot by the number of a hold; who then looks for holds finds none."""
+    held = lzc_exc.SnapshotDestructionFailure([lzc_exc.SnapshotIsHeld(b"a@b")], 0)
+    monkeypatch.setattr(libzfs_core, "lzc_destroy_snaps", lambda *_, **__: failing(held))
+    monkeypatch.setattr(libzfs_core, "lzc_exists", lambda _: True)
+    monkeypatch.setattr(libzfs_core, "lzc_get_holds", lambda _: holds)
+    with pytest.raises(SnaprepError) as caught:
+        LibraryOps().destroy(["a@b"])
+    assert caught.value.id == id
+
+
+def test_what_cannot_be_looked_at_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library calls everything absent that is in a suspended pool: then nothing may be taken for destroyed."""
+    there = {"a", "a/b"}
+    monkeypatch.setattr(libzfs_core, "lzc_exists", there.__contains__)
+    assert LibraryOps().existing(["a/b", "a/c@d"]) == ["a/b"]
+    there.clear()
+    with pytest.raises(SnaprepError) as caught:
+        LibraryOps().existing(["a/b"])
+    assert caught.value.id == "volume-unavailable"
+
+
+@pytest.mark.parametrize(("base_guid", "id"), [(1, "base-missing"), (None, "unknown-dataset")])
+def test_a_base_destroyed_before_the_estimate(monkeypatch: pytest.MonkeyPatch, base_guid: int | None, id: str) -> None:
+    """ZFS does not say which end is gone; where there is a base, looking again finds out."""
+    monkeypatch.setattr(zfs_send, "found", lambda *_: "a/b@base")
+    monkeypatch.setattr(libzfs_core, "lzc_send_space", lambda *_: failing(lzc_exc.SnapshotNotFound(b"a/b@new")))
+    volume = ZfsVolume(pair="p", root="a/b", choose=lambda *_: LibraryOps())
+    volume._features = MODERN
+    with pytest.raises(SnaprepError) as caught:
+        volume.estimate_bytes("a/b", "new", base_guid)
+    assert caught.value.id == id
 
 
 def test_a_call_that_does_not_return(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ class StreamIOError(ZFSError):
         super().__init__(name)
         self.args = (errno, name)
         self.errno = errno
-        self.message = f"the stream cannot be read or written: {describe(errno)}"
+        self.message = f"the stream, or what it is made of, cannot be read or written: {describe(errno)}"
 
 
 class ZIOError(ZFSError):

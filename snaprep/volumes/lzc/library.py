@@ -1,7 +1,8 @@
 """The C libraries behind the binding: found and opened at the first call, never at import.
 
 Which release is there is told by what the library has, function by function; a function that it lacks raises
-FunctionNotSupported. All calls release the interpreter's lock while they run. A signal does not interrupt them.
+FunctionNotSupported. All calls release the interpreter's lock while they run, and Python's signal handlers run when
+they have returned. A send or a receive ends early, with EINTR, when a signal is delivered to its thread.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from snaprep.volumes.lzc import translate
 from snaprep.volumes.lzc.library import call
 from snaprep.volumes.lzc.names import Name, as_name, as_names, filesystem_of, optional_name
-from snaprep.volumes.lzc.streams import flags_of
+from snaprep.volumes.lzc.streams import estimate_flags, flags_of
 
 
 def lzc_redact(snapshot: Name, bookname: Name, snaps: Iterable[Name]) -> None:
@@ -53,7 +53,7 @@ def lzc_send_redacted(
     newer, older = as_name(snapname), optional_name(fromsnap)
     code = call("lzc_send_redacted", newer, older, fd, flags_of(flags), optional_name(redactbook))
     if code:
-        raise translate.send(code, newer, older)
+        raise translate.send(code, newer, older, fd)
 
 
 def lzc_send_resume_redacted(
@@ -75,7 +75,7 @@ def lzc_send_resume_redacted(
     newer, older, book = as_name(snapname), optional_name(fromsnap), optional_name(redactbook)
     code = call("lzc_send_resume_redacted", newer, older, fd, flags_of(flags), resumeobj, resumeoff, book)
     if code:
-        raise translate.send(code, newer, older)
+        raise translate.send(code, newer, older, fd)
 
 
 def lzc_send_space_resume_redacted(
@@ -98,7 +98,7 @@ def lzc_send_space_resume_redacted(
     newer, older, book = as_name(snapname), optional_name(fromsnap), optional_name(redactbook)
     space = ctypes.c_uint64()
     code = call(
-        "lzc_send_space_resume_redacted", newer, older, flags_of(flags), resumeobj, resumeoff, resume_bytes, book,
+        "lzc_send_space_resume_redacted", newer, older, estimate_flags(flags), resumeobj, resumeoff, resume_bytes, book,
         _NO_DESCRIPTOR, ctypes.byref(space),
     )  # fmt: skip
     if code:

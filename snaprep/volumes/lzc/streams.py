@@ -1,8 +1,9 @@
 """libzfs_core's functions that write and read streams.
 
 A stream goes through a file descriptor, best a pipe: the kernel writes to nothing else since Linux 5.10, and OpenZFS
-before 2.2 does not put a pipe in between by itself. Calls return when the whole stream has gone through, and no signal
-interrupts them: run them in a thread or a process of their own. None of them closes the descriptor.
+before 2.2 does not put a pipe in between by itself. The descriptor must be a blocking one. Calls return when the whole
+stream has gone through; a signal that is delivered to their thread ends them with StreamIOError (EINTR), and Python's
+handler runs only afterwards: run them in a thread or a process of their own. None of them closes the descriptor.
 
 The examples need the kernel module. They are run with a pool `tank`, a filesystem `tank/db` and its snapshots
 `tank/db@monday` and `tank/db@tuesday`, with a stream of `tank/db@monday` in the file `stream`, and `lzc` is this
@@ -42,6 +43,14 @@ def flags_of(flags: Iterable[Name] | None) -> int:
     return value
 
 
+def estimate_flags(flags: Iterable[Name] | None) -> int:
+    """The same for an estimate. C keeps `saved` to itself there, and the kernel then blames the name."""
+    value = flags_of(flags)
+    if value & SEND_FLAGS["saved"]:
+        raise lzc_exc.UnknownStreamFeature(b"saved")
+    return value
+
+
 def lzc_send(snapname: Name, fromsnap: Name | None, fd: int, flags: Iterable[Name] | None = None) -> None:
     """Write the stream of a snapshot to `fd`: all of it, or what changed since `fromsnap`, a snapshot or bookmark.
 
@@ -58,7 +67,7 @@ def lzc_send(snapname: Name, fromsnap: Name | None, fd: int, flags: Iterable[Nam
     newer, older = as_name(snapname), optional_name(fromsnap)
     code = call("lzc_send", newer, older, fd, flags_of(flags))
     if code:
-        raise translate.send(code, newer, older)
+        raise translate.send(code, newer, older, fd)
 
 
 def lzc_send_resume(
@@ -79,11 +88,11 @@ def lzc_send_resume(
     newer, older = as_name(snapname), optional_name(fromsnap)
     code = call("lzc_send_resume", newer, older, fd, flags_of(flags), resumeobj, resumeoff)
     if code:
-        raise translate.send(code, newer, older)
+        raise translate.send(code, newer, older, fd)
 
 
 def lzc_send_space(snapname: Name, fromsnap: Name | None = None, flags: Iterable[Name] | None = None) -> int:
-    """The estimated size of a stream in bytes. Slow from a bookmark, fast from a snapshot.
+    """The estimated size of a stream in bytes. Slow from a bookmark, fast from a snapshot. All flags but "saved".
 
     Raises SnapshotNotFound, SnapshotMismatch, PoolsDiffer, NameInvalid, NameTooLong, UnknownStreamFeature.
 
@@ -92,7 +101,7 @@ def lzc_send_space(snapname: Name, fromsnap: Name | None = None, flags: Iterable
     """
     newer, older = as_name(snapname), optional_name(fromsnap)
     space = ctypes.c_uint64()
-    code = call("lzc_send_space", newer, older, flags_of(flags), ctypes.byref(space))
+    code = call("lzc_send_space", newer, older, estimate_flags(flags), ctypes.byref(space))
     if code:
         raise translate.send_space(code, newer, older)
     return space.value

@@ -7,6 +7,7 @@ bad, else a bad property, and so on. Every function takes a number other than 0 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from snaprep.volumes.lzc import exceptions as lzc_exc
@@ -330,8 +331,10 @@ def _ends(code: int, newer: bytes, older: bytes | None) -> ZFSError | None:
     return None
 
 
-def send(code: int, newer: bytes, older: bytes | None) -> ZFSError:
+def send(code: int, newer: bytes, older: bytes | None, fd: int) -> ZFSError:
     error = _ends(code, newer, older)
+    if code == errno.EAGAIN and not os.get_blocking(fd):
+        error = lzc_exc.StreamIOError(code, newer)
     if error is None and code == errno.ENOTSUP:
         error = lzc_exc.FeatureNotSupported(pool_of(newer))
     if error is None and code in _STREAM_IO | {errno.ENOSPC}:

@@ -10,7 +10,7 @@ from pathlib import Path
 from snaprep.core.model import Finding
 from snaprep.core.volume import Image, ImageRole, VolumeFacts
 from snaprep.volumes.zfs import mounts as zfs_mounts
-from snaprep.volumes.zfs.command import existing, get, get_local
+from snaprep.volumes.zfs.command import get, get_local
 from snaprep.volumes.zfs.facts import Rows, dataset, number_of, point_prefix
 from snaprep.volumes.zfs.features import Features
 from snaprep.volumes.zfs.look import Layout
@@ -107,10 +107,7 @@ def versions(features: Features) -> list[Finding]:
 
 
 def _missing(layout: Layout, *, as_target: bool) -> Iterator[Finding]:
-    if not existing([layout.parent]):
-        hint = "check `dataset` in snaprep.toml"
-        yield Finding("unknown-dataset", "fail", f"{layout.parent} does not exist", hint)
-    elif as_target:
+    if as_target:
         yield Finding("dataset", "ok", f"{layout.root} does not exist yet; a rebuild makes it")
     else:
         yield Finding("unknown-dataset", "fail", f"{layout.root} does not exist", "check `dataset` in snaprep.toml")

@@ -37,11 +37,17 @@ KINDS: tuple[Kind, ...] = (
     ),
     _kind(r"pool I/O is currently suspended|pool is faulted", "volume-unavailable", "See `zpool status`."),
     _kind(r"pool is read-only|read-only file system", "pool-unhealthy", "Import the pool so that it can be written."),
+    _kind(r"cannot send .*: input/output error", "pool-unhealthy", "A block cannot be read: see `zpool status -v`."),
     _kind(r"out of space|no space left|quota exceeded", "no-space", "Free space in the pool, or enlarge it."),
     _kind(
         r"partially[- ]complete state|resume state|resuming stream.*token|contains partially-complete",
         "partial-receive",
         "An interrupted receive is in the way; it can be resumed or discarded.",
+    ),
+    _kind(
+        r"cannot receive resume stream: .*(modules must be upgraded|incompatible embedded data stream)",
+        "partial-receive",
+        "What was received in part is no part of this stream. Discard it on the target: `zfs receive -A DATASET`.",
     ),
     _kind(
         r"has been modified\s+since most recent snapshot",
@@ -68,7 +74,7 @@ KINDS: tuple[Kind, ...] = (
         "The stream was cut or changed on its way; the target is as before. The round is repeated.",
     ),
     _kind(
-        r"requires -L \(--large-block\)",
+        r"requires -L \(--large-block\)|need -L \(--large-block\)",
         "feature-mismatch",
         "The base there has large blocks, and the sender's copy of it came without. Give the base's dataset a name "
         "that is none of the pair's: without a base a whole copy is sent.",
@@ -80,8 +86,14 @@ KINDS: tuple[Kind, ...] = (
         "a whole copy is sent.",
     ),
     _kind(
+        r"kernel modules must be upgraded|incompatible embedded data stream",
+        "feature-mismatch",
+        "ZFS says this of an older kernel module, and of data embedded in a stream that is to be encrypted on arrival: "
+        "see `snaprep check`, and whether what is above the target's dataset is encrypted.",
+    ),
+    _kind(
         r"unsupported (feature|version)|stream has unsupported|must be upgraded|must be\s+updated"
-        r"|cannot perform raw receive|crypto parameters not compatible|incompatible embedded data stream"
+        r"|cannot perform raw receive|crypto parameters not compatible"
         r"|not compatible with the\s+data in the pool",
         "feature-mismatch",
         "The target's ZFS cannot read this stream: the flags are chosen from what both can do.",

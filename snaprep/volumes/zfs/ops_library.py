@@ -6,6 +6,7 @@ Each call is noted as the command that a person would have typed for it.
 from __future__ import annotations
 
 import errno
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Queue
@@ -30,6 +31,7 @@ _IDS: tuple[tuple[tuple[type[lzc_exc.ZFSError], ...], str], ...] = (
     ((lzc_exc.ReadOnlyPool,), "pool-unhealthy"),
     ((lzc_exc.SnapshotMismatch,), "base-missing"),
     ((lzc_exc.SuspendedPool, lzc_exc.ZFSInitializationFailed), "volume-unavailable"),
+    ((lzc_exc.EncryptionKeyNotLoaded,), "key-not-loaded"),
 )
 _CODES = {
     errno.ENOENT: "unknown-dataset",
@@ -63,7 +65,13 @@ class LibraryOps:
         return "snapshots, holds and estimates by libzfs_core; streams, mounts and properties by the zfs command"
 
     def existing(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if _exists(name)]
+        """Raises `volume-unavailable` where nothing can be looked at: the library calls that absent, too."""
+        found = [name for name in names if _exists(name)]
+        pools = {re.split("[/@#]", name, maxsplit=1)[0] for name in names if name not in found}
+        for pool in sorted(pools):
+            if not _exists(pool):
+                raise _error("volume-unavailable", f"pool {pool} is not there, or does not answer")
+        return found
 
     def snapshot(self, snapshots: Sequence[str], properties: Mapping[str, str]) -> None:
         marks: dict[bytes, object] = {name.encode(): value.encode() for name, value in properties.items()}
@@ -102,8 +110,15 @@ class LibraryOps:
         return self.existing(snapshots)
 
     def destroy(self, snapshots: Sequence[str]) -> None:
-        """All of them, or none."""
-        _called(["destroy", *snapshots], lambda: lzc.lzc_destroy_snaps(snapshots, defer=False))
+        """All of them, or none. Raises `point-held`; `dataset-busy` when what holds one is no hold but a running send,
+        which ZFS tells by the same number.
+        """
+        try:
+            _called(["destroy", *snapshots], lambda: lzc.lzc_destroy_snaps(snapshots, defer=False))
+        except SnaprepError as error:
+            if error.id == "point-held" and not any(lzc.lzc_get_holds(s) for s in self.existing(snapshots)):
+                raise _error("dataset-busy", f"{' or '.join(snapshots)} is being read") from error
+            raise
 
     def bookmark(self, snapshots: Sequence[str]) -> None:
         """All of them or none, so what is there already is left out."""

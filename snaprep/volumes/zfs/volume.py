@@ -6,6 +6,7 @@ costs: docs/adr/0002-serve-from-a-clone.md. Nothing here ever uses `receive -F`,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,12 +31,15 @@ from snaprep.volumes.zfs import rights as zfs_rights
 from snaprep.volumes.zfs import send as zfs_send
 from snaprep.volumes.zfs import stream as zfs_stream
 from snaprep.volumes.zfs.command import COMMAND_S, get, get_local, zfs
-from snaprep.volumes.zfs.errors import explain, stream_error
+from snaprep.volumes.zfs.errors import explain, hint_of, stream_error
 from snaprep.volumes.zfs.facts import HELD, PAIR, PREFIX, Rows, is_marked, number_of
 from snaprep.volumes.zfs.features import Features, parse_size, pool_properties, probe
 from snaprep.volumes.zfs.look import Layout
 from snaprep.volumes.zfs.ops import ZfsOps
 from snaprep.volumes.zfs.way import Choose, chosen
+
+# Data that lies in block pointers is refused where it is to be encrypted on arrival.
+_NOT_INTO_ENCRYPTED = frozenset({"embedded"})
 
 
 class ZfsVolume:
@@ -88,12 +92,20 @@ class ZfsVolume:
             import_id=zfs_look.import_id(pool),
             free_bytes=number_of(reading.rows, names[0], "available") if names else self.free_bytes(),
             size_bytes=parse_size(pool.get("size", "")),
-            caps=features.caps,
+            caps=features.caps - _NOT_INTO_ENCRYPTED if self._encrypts else features.caps,
             images=tuple(zfs_command.with_users(image) for image in self.layout.images(names, reading)),
         )
 
+    @functools.cached_property
+    def _encrypts(self) -> bool:
+        """Whether a new dataset beside the configured one is encrypted by what is above it; that never changes."""
+        if "encryption" not in self.caps:
+            return False
+        above = get(["encryption"], [self.layout.parent])
+        return zfs_facts.text_of(above, self.layout.parent, "encryption") not in (None, "off")
+
     def check(self, *, mountpoints: Sequence[str], as_target: bool) -> list[Finding]:
-        """What could stop a run, and what other tools do here. Raises `volume-unavailable`."""
+        """What could stop a run, and what other tools do here. Raises `volume-unavailable`, `unknown-dataset`."""
         found = zfs_check.findings(self.layout, self.facts(), mountpoints=mountpoints, as_target=as_target)
         return [*found, *zfs_check.versions(self.features), Finding("zfs-way", "ok", self.ops.way)]
 
@@ -201,10 +213,16 @@ class ZfsVolume:
     def estimate_bytes(self, image: str, point: str, base_guid: int | None, *, flags: Sequence[str] = ()) -> int:
         """About the size of the stream, where the host can say: the cap `estimate`. Raises `base-missing`."""
         base = None if base_guid is None else zfs_send.found(self.layout, image, point, base_guid)
-        return sum(
-            self.ops.stream_bytes(snapshot, base and zfs_stream.part_of(base, part), flags)
-            for part, snapshot in zip(self.layout.parts, self.layout.snapshots(image, point), strict=True)
-        )
+        try:
+            return sum(
+                self.ops.stream_bytes(snapshot, base and zfs_stream.part_of(base, part), flags)
+                for part, snapshot in zip(self.layout.parts, self.layout.snapshots(image, point), strict=True)
+            )
+        except SnaprepError as error:
+            if base is None or error.id != "unknown-dataset":
+                raise
+            # Both ends were there a moment ago, and ZFS does not say which of them is not.
+            raise SnaprepError("base-missing", error.info.what, hint=hint_of("base-missing")) from error
 
     def written_bytes(self, image: str) -> int | None:
         """Bytes written since the newest snapshot, those of this moment included; None where nobody can say."""
