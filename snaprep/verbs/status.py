@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from snaprep.control import Sink
-from snaprep.core import keep, lineage
+from snaprep.core import lineage
 from snaprep.core.decide import attached
 from snaprep.core.errors import ErrorInfo
 from snaprep.core.follow import feedable, origin_of
 from snaprep.core.model import HALTED_STATES, REPLICA_STATES, EngineState, Facts, HostFacts, ImageRole, Policy
-from snaprep.core.report import HostStatus, Kept, Status, base_report, feed_report
+from snaprep.core.report import HostStatus, Replica, Status, base_report, feed_report
 from snaprep.core.spec import Pair
 from snaprep.core.who import describe, opened_copy, servers, serves, serving, stands_apart, takes_sessions, who
 from snaprep.journal import Entry, Journal
 from snaprep.observe import observe, opened
+from snaprep.verbs.clean import set_aside
 
-_RESUMABLE = ("rebuild", "resume", "refresh", "switchover")
+_RESUMABLE = ("rebuild", "resume", "switchover")  # what `resume` goes on with: of a refresh it would make a rebuild
 
 
 def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
@@ -34,6 +35,7 @@ def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
     if any(h.held_by is not None and h.held_by.run == last[0] for h in facts.hosts):
         last = (last[0], last[1], "running")
     error = _alarm(facts)
+    replica, replication = _replica(source, target)
     return Status(
         pair=pair.name,
         serves=serves(facts),
@@ -41,16 +43,14 @@ def status(pair: Pair, policy: Policy, sink: Sink) -> Status:
         hosts=tuple(_host_status(h, max(x.claimed_generation for x in facts.hosts)) for h in facts.hosts),
         base=base_report(base),
         feed=feed_report(source.feed) if source is not None and source.feed is not None else None,
-        replication=_replication(source, target),
+        replica=replica,
+        replication=replication,
         last_run=last[0],
         last_verb=last[1],
         last_state=last[2],
         resumable=last[1] in _RESUMABLE and last[2] in ("stopped", "failed", "killed"),
         warnings=(*_warnings(facts), *reading.damaged),
-        kept=tuple(
-            Kept(host=i.host, name=i.image, why="set aside; `snaprep clean --isolated` removes it")
-            for i in keep.isolated_images(facts)
-        ),
+        kept=set_aside(facts, "`snaprep clean --isolated` removes it"),
         journal=str(journal.path),
         error=error,
         hint=error.hint if error else "",
@@ -105,23 +105,26 @@ def _warnings(facts: Facts) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _replication(source: HostFacts | None, target: HostFacts | None) -> str:
+def _replica(source: HostFacts | None, target: HostFacts | None) -> tuple[Replica, str]:
+    """How the replica stands, as a word for programs and as a sentence for people."""
     if source is None or target is None:
-        return ""
+        return "unknown", ""
     if (unseen := next((h.name for h in (source, target) if h.error), None)) is not None:
-        return f"not known: {unseen} could not be looked at"
+        return "unknown", f"not known: {unseen} could not be looked at"
     if source.feed is not None and target.feed is not None:
-        return f"{target.name} is fed the log of {source.name}"
+        return "fed", f"{target.name} is fed the log of {source.name}"
     if attached(source, target):
-        return f"{target.name} replays what {source.name} sends"
+        return "attached", f"{target.name} replays what {source.name} sends"
     if origin_of(target.live) is not None and not source.engine.replicating:
+        at = f"{target.name} holds a replica up to {target.engine.position_text}"
         on = "goes on with it" if feedable(source, target) is not None else "ships a new base first"
-        return f"not fed: {target.name} holds a replica up to {target.engine.position_text}; `snaprep follow` {on}"
+        return "stopped", f"not fed: {at}; `snaprep follow` {on}"
     if target.engine.state in REPLICA_STATES:
-        return f"broken: {target.name} is {target.engine.state}, but {source.name} does not send; `snaprep rebuild`"
+        why = f"{target.name} is {target.engine.state}, but {source.name} does not send"
+        return "broken", f"broken: {why}; `snaprep rebuild`"
     if target.claims_replica:
-        return f"broken: {target.name} holds a replica that does not run; `snaprep rebuild`"
-    return f"none: {target.name} is no replica of {source.name}"
+        return "broken", f"broken: {target.name} holds a replica that does not run; `snaprep rebuild`"
+    return "none", f"none: {target.name} is no replica of {source.name}"
 
 
 def _host_status(host: HostFacts, newest: int) -> HostStatus:
