@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.rig.fixtures import bank, bare_world, fresh_world, rig_tools, world
@@ -11,6 +13,14 @@ __all__ = ["bank", "bare_world", "fresh_world", "rig_tools", "world"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--machines", action="store_true", help="run what needs machines with kernels of their own")
+    parser.addoption("--begin-before", type=float, metavar="TIME", help="skip tests that would begin after a UNIX time")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A run that has to end in time does not begin what might not."""
+    before = item.config.getoption("--begin-before")
+    if before is not None and time.time() > before:
+        pytest.skip("it is too late to begin this: the run has to end in time (--begin-before)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
