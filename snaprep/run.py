@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from snaprep.act import switchover as act_switchover
 from snaprep.act import takeover as act_takeover
 from snaprep.control import Control, Sink
-from snaprep.core.action import Action, Switchover, TakeOver
+from snaprep.core.action import Action, Refuse, Switchover, TakeOver
 from snaprep.core.decide_switchover import aim, decide_resume, decide_switchover
 from snaprep.core.decide_takeover import decide_takeover
-from snaprep.core.errors import Aborted, CheckFailed, SnaprepError
+from snaprep.core.errors import Aborted, CheckFailed, SnaprepError, from_info
 from snaprep.core.follow import decide_follow
 from snaprep.core.lane import decide_lane
 from snaprep.core.model import Facts, History, Policy
@@ -38,6 +38,7 @@ from snaprep.verbs.status import status
 from snaprep.verbs.verify import verify
 
 _FOLLOWER_ENDS_S = 90.0
+_TYPE_IT = "type the host's name to go on"
 __all__ = [
     "check",
     "clean",
@@ -90,14 +91,14 @@ def take_over(
     control: Control | None = None,
 ) -> Report:
     """Make the surviving host serve, after saying what may be lost."""
-    asked: list[bool] = []
+    confirmed: list[str] = []
 
     def decide_next(facts: Facts, policy: Policy, history: History) -> Action:
         action = decide_takeover(facts, policy, history, host)
-        if isinstance(action, TakeOver) and not asked:
-            asked.append(confirm(act_takeover.question(facts, action)))
-            if not asked[0]:
-                raise Aborted("not-confirmed", "nothing was changed", hint="type the host's name to go on")
+        if isinstance(action, TakeOver) and action.target not in confirmed:
+            if not confirm(act_takeover.question(facts, action)):
+                raise Aborted("not-confirmed", "nothing was taken over", hint=_TYPE_IT)
+            confirmed.append(action.target)
         return action
 
     return _carry_out(pair, policy, sink, control, "takeover", decide_next, need_all=False, ends_follower=True)
@@ -114,16 +115,16 @@ def switch_over(
 ) -> Report:
     """Make the replica the primary and the primary its replica. `host` names the one that is to serve."""
     wanted = [host] if host is not None else []
-    asked: list[bool] = []
+    confirmed: list[str] = []
 
     def decide_next(facts: Facts, policy: Policy, history: History) -> Action:
         if not wanted and (found := aim(facts, policy)) is not None:
             wanted.append(found)
         action = decide_switchover(facts, policy, history, wanted[0] if wanted else None)
-        if isinstance(action, Switchover) and not asked:
-            asked.append(confirm(act_switchover.question(action, policy)))
-            if not asked[0]:
-                raise Aborted("not-confirmed", "nothing was changed", hint="type the host's name to go on")
+        if isinstance(action, Switchover) and action.roles.target not in confirmed:
+            if not confirm(act_switchover.question(action, policy)):
+                raise Aborted("not-confirmed", "the roles are as they were", hint=_TYPE_IT)
+            confirmed.append(action.roles.target)
         return action
 
     return _carry_out(pair, policy, sink, control, "switchover", decide_next, ends_follower=True)
@@ -152,8 +153,9 @@ def _carry_out(
         try:
             if need_all:
                 session.need_all()
-            if ends_follower:
-                end_follower(session, sink)
+            if ends_follower and (fed := followed(session)):
+                must_be_wanted(run, decide_next)
+                end_follower(session, fed, sink)
             session.lock(journal.run, verb, [h.name for h in pair.hosts] if databases else ())
             report = loop(run, decide_next)
         except SnaprepError as error:
@@ -163,19 +165,30 @@ def _carry_out(
         return report
 
 
-def end_follower(session: Session, sink: Sink) -> None:
+def followed(session: Session) -> Mapping[str, str]:
+    """The hosts that a run which follows holds at present, and that run's id."""
+    holders = {h.name: h.held_by for h in observe(session).hosts}
+    return {name: held.run for name, held in holders.items() if held is not None and held.verb == "follow"}
+
+
+def must_be_wanted(run: Run, decide_next: Decide) -> None:
+    """Refuse and ask while the replica is still fed: whoever is refused, or says no, has lost nothing.
+
+    Raises SnaprepError.
+    """
+    facts = observe(run.session)
+    action = decide_next(facts, run.policy, run.history)
+    if isinstance(action, Refuse):
+        raise from_info(action.error)
+
+
+def end_follower(session: Session, fed: Mapping[str, str], sink: Sink) -> None:
     """A replica that is to serve is no longer fed by another run: that is told to end, and waited for."""
+    sink.note(f"the replica is still fed by run {next(iter(fed.values()))}, which is told to end")
+    for name in fed:
+        session.host(name).call("post", {"command": "abort"}, bool, deadline_s=15)
     until_s = time.monotonic() + _FOLLOWER_ENDS_S
-    told = False
-    while time.monotonic() < until_s:
-        held = [h for h in observe(session).hosts if h.held_by is not None and h.held_by.verb == "follow"]
-        if not held:
-            return
-        if not told:
-            sink.note(f"the replica is still fed by run {held[0].held_by.run}, which is told to end")  # type: ignore[union-attr]
-            for host in held:
-                session.host(host.name).call("post", {"command": "abort"}, bool, deadline_s=15)
-            told = True
+    while followed(session) and time.monotonic() < until_s:
         time.sleep(1)
 
 

@@ -338,6 +338,27 @@ def test_a_server_that_cannot_be_fed(reach: dict[str, list[Agent | SnaprepError]
         assert report.error.id == "no-direct-boot"
 
 
+@pytest.mark.parametrize("id", ["link-stalled", "stream-damaged"])
+@pytest.mark.parametrize("verb", ["rebuild", "follow"])
+def test_what_may_pass_is_tried_again(reach: dict[str, list[Agent | SnaprepError]], verb: str, id: str) -> None:
+    """A stream that stalled or came damaged is sent again, by a run that follows as by one that has an end."""
+    agent = Agent("a", host("a"))
+    reach.update(a=[agent], b=[Agent("b", host("b"))])
+    fails, perform = [SnaprepError(id, "the stream broke")], agent.perform
+
+    def once(steps: list[Any]) -> Performed:
+        if fails:
+            raise fails.pop()
+        return perform(steps)
+
+    agent.perform = once  # type: ignore[method-assign]
+    actions: list[Action] = [Reopen(host="a"), Reopen(host="a"), Done(serving="a")]
+    with Session.open(PAIR) as session:
+        run, report = run_of(session, lambda *_: actions.pop(0), verb)
+    assert report.state is RunState.DONE, report.error
+    assert kinds(run).count("failure") == 1
+
+
 def test_a_hold_is_told_once(reach: dict[str, list[Agent | SnaprepError]]) -> None:
     """Seconds that pass are no new reason; another reason is."""
     reach.update(a=[Agent("a", host("a"))], b=[Agent("b", host("b"))])

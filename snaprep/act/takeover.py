@@ -23,11 +23,11 @@ def question(facts: Facts, action: TakeOver) -> TakeOverQuestion:
         loss.append(f"{target.name} holds everything up to {target.engine.position_text}")
     else:
         newest = target.recv.newest if target.recv else None
-        name = newest.name if newest else "the last cutover"
-        loss.append(f"everything since {target.name} lost its primary; its last common snapshot is {name}")
+        shared = f"; its last common snapshot is {newest.name}" if newest else ""
+        loss.append(f"everything since {target.name} lost its primary{shared}")
     if not target.claims_primary:
         loss.append(f"what is missing stays on {other.name}, is counted and set aside by the next rebuild")
-    not_fenced = []
+    fenced, not_fenced = [], []
     if other.error:
         stays = target.volume is not None and "always_there" in target.volume.caps
         not_fenced.append(
@@ -40,8 +40,8 @@ def question(facts: Facts, action: TakeOver) -> TakeOverQuestion:
             )
         )
     elif other.engine.state not in OPEN_STATES and other.engine.server_up:
-        not_fenced.append(f"{other.name} answers: its database is unmounted before {target.name} is promoted")
-    return TakeOverQuestion(target=target.name, loss=tuple(loss), not_fenced=tuple(not_fenced))
+        fenced.append(f"{other.name} answers; its database is unmounted before {target.name} is promoted")
+    return TakeOverQuestion(target=target.name, loss=tuple(loss), fenced=tuple(fenced), not_fenced=tuple(not_fenced))
 
 
 def take_over_plan(context: Context, action: TakeOver) -> TakeOverPlan:

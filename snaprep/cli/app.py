@@ -7,7 +7,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # imported when a verb needs them, so that --help stays quick
     from snaprep.core.errors import ErrorInfo
     from snaprep.core.model import Policy
     from snaprep.core.spec import Pair
+    from snaprep.journal import Entry
 
 _SAID = "snaprep.said"
 
@@ -127,15 +128,14 @@ class App:
         Journal.open(pair.name, secrets=self.secrets).must_append("options", verb=name, options=dict(options))
 
     def remembered_options(self, pair: Pair, name: str) -> dict[str, Any]:
-        """What was said when the newest run of that verb began; damage to the journal is told."""
+        """What was said when the newest run of that verb began, unless it went well; damage to the journal is told."""
         from snaprep.cli.options import known  # noqa: PLC0415
         from snaprep.journal import Journal  # noqa: PLC0415
 
         reading = Journal.of(pair.name).read()
         for sentence in reading.damaged:
             self.sink().note(sentence)
-        entries = [e for e in reading.entries if e.kind == "options" and e.get("verb") == name]
-        return known(entries[-1].get("options")) if entries else {}
+        return known(unfinished_options(reading.entries, name))
 
     def finish(self, value: Document) -> int:
         """Show what a verb has found or done; its exit code."""
@@ -188,7 +188,34 @@ class App:
             self.output.pause()
         self.stderr.write(f"{question} Type {wanted} to go on: ")
         self.stderr.flush()
-        return self.stdin.readline().strip() == wanted
+        with self._interruptible():
+            return self.stdin.readline().strip() == wanted
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first signal ends the verb: nothing is done while it waits for a person."""
+        listener = self.listener
+        kept = listener.control if listener is not None else None
+        try:
+            if listener is not None:
+                listener.control = None
+            yield
+        finally:
+            if listener is not None:
+                listener.control = kept
+
+
+def unfinished_options(entries: Sequence[Entry], name: str) -> Any:  # noqa: ANN401 (what JSON holds)
+    """The options of the newest run of a verb; nothing once it, or a run that went on with it, has ended well."""
+    options, run = None, ""
+    for entry in entries:
+        if entry.kind == "options" and entry.get("verb") == name:
+            options = entry.get("options")
+        elif entry.kind == "begin" and entry.get("verb") in (name, "resume"):
+            run = entry.run
+        elif entry.kind == "end" and entry.run == run and entry.get("state") == "done":
+            options = None
+    return options
 
 
 def said_before(ctx: click.Context | None) -> Mapping[str, Any]:

@@ -80,7 +80,11 @@ def main(
     listener = Listener(lambda text: app.sink().note(text), lambda: app.sink().now())
     app.listener = listener
     with listening(listener):
-        return _guarded(app, argv)
+        try:
+            return _guarded(app, argv)
+        finally:
+            if app.output is not None:  # a verb that only says something has left its screen standing
+                app.output.close()
 
 
 def _guarded(app: App, argv: Sequence[str] | None) -> int:

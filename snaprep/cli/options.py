@@ -104,6 +104,23 @@ def known(options: object) -> dict[str, Any]:
     return {k: v for k, v in options.items() if type(v) is _KEPT.get(k)}
 
 
+def in_words(options: Mapping[str, Any]) -> str:
+    """Options as one would type them."""
+    return " ".join(_word(name.replace("_", "-"), value) for name, value in options.items())
+
+
+def _word(name: str, value: object) -> str:
+    match name, value:
+        case _, bool():
+            return f"--{name}" if value else f"--no-{name}"
+        case "budget", _:
+            return f"--budget {value}ms"
+        case "limit", _:
+            return "--limit none" if value == NO_LIMIT else f"--limit {value}B/s"
+        case _:
+            return f"--{name} {value}"
+
+
 def apply(pair: Pair, policy: Policy, said: Mapping[str, Any]) -> tuple[Pair, Policy]:
     """Lay what was said over the configuration. Raises UsageError when it does not fit together."""
     from snaprep.config import check_policy  # noqa: PLC0415 (msgspec is slow to import)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from snaprep.cli.app import App, verb
-from snaprep.cli.options import apply, run_options, said
+from snaprep.cli.options import apply, in_words, run_options, said
 
 
 @verb
@@ -16,7 +16,10 @@ def command(app: App, **options: Any) -> int:  # noqa: ANN401 (click's)
     Its options are used again; those given here count more. A switchover that died is finished first.
     """
     pair, policy = app.config()
-    spoken = {**app.remembered_options(pair, "rebuild"), **said(options)}
+    kept = app.remembered_options(pair, "rebuild")
+    if kept:
+        app.sink().note(f"with the options of the run that was stopped: {in_words(kept)}")
+    spoken = {**kept, **said(options)}
     pair, policy = apply(pair, policy, spoken)
     app.remember_options(pair, "rebuild", spoken)
     return app.finish(app.run.rebuild(pair, policy, app.sink(), resume=True, control=app.control()))

@@ -28,6 +28,8 @@ def command(app: App, host: str | None, *, yes: bool) -> int:
     def confirm(question: TakeOverQuestion) -> bool:
         for line in question.loss:
             app.sink().note(f"loss: {line}")
+        for line in question.fenced:
+            app.sink().note(f"fenced: {line}")
         for line in question.not_fenced:
             app.sink().note(f"not fenced: {line}")
         sure = yes or app.asks(f"{question.target} will serve, from what it holds.", question.target)

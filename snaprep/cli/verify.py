@@ -8,8 +8,8 @@ from snaprep.cli.app import App, verb
 
 
 @verb
-@click.option("--deep", is_flag=True, help="Compare every row on clones, too.")
+@click.option("--deep", is_flag=True, help="Compare every row of that snapshot, too, on clones.")
 def command(app: App, *, deep: bool) -> int:
-    """Compare what the replica holds with the source."""
+    """See that the replica is attached and shares a snapshot with the source."""
     pair, policy = app.config()
     return app.finish(app.run.verify(pair, policy, app.sink(), deep=deep))

@@ -42,7 +42,8 @@ def named(info: ErrorInfo, host: str) -> ErrorInfo:
 
 _PASSING = (
     "link-", "agent-died", "deadline", "stale", "host-unreachable", "not-a-replica", "base-missing",
-    "replication-unreachable", "program-killed", "guard-at-work",
+    "replication-unreachable", "program-killed", "guard-at-work", "stream-damaged", "receive-incomplete",
+    "receive-late",
 )  # fmt: skip
 _LASTING = ("link-refused", "link-host-key")
 

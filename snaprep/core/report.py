@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from snaprep.core.action import Choose
 from snaprep.core.errors import ErrorInfo
@@ -257,6 +257,9 @@ class Plan:
         return self.error.exit_code if self.error else 0
 
 
+Replica: TypeAlias = Literal["attached", "fed", "broken", "stopped", "none", "unknown"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostStatus:
     name: str
@@ -287,7 +290,8 @@ class Status:
     hosts: tuple[HostStatus, ...] = ()
     base: BaseReport | None = None
     feed: FeedReport | None = None
-    replication: str = ""  # a sentence: attached, broken, none
+    replica: Replica = "unknown"  # `stopped`: it was fed, and nobody feeds it now
+    replication: str = ""  # the same as a sentence
     last_run: str = ""
     last_verb: str = ""
     last_state: str = ""
@@ -331,6 +335,7 @@ class TakeOverQuestion:
 
     target: str
     loss: tuple[str, ...]  # what may be lost, and how that is known
+    fenced: tuple[str, ...] = ()  # what is done so that the other side no longer serves
     not_fenced: tuple[str, ...] = ()  # what cannot be kept from writing to the other side
 
 

@@ -21,6 +21,7 @@ from snaprep.loop.deeds import do
 from snaprep.loop.state import Run
 from snaprep.observe import observe
 
+_BEGUN_AGAIN = frozenset({"follow", "refresh"})  # `resume` goes on with a rebuild, which is more than these want
 _FIGURES = re.compile(r"\d+")
 
 Decide = Callable[[Facts, Policy, History], Action]
@@ -50,8 +51,8 @@ def loop(run: Run, decide_next: Decide) -> Report:
             return run.say(state=RunState.DONE, reason="", serves=action.serving)
         if run.control.stop.is_set() and not run.control.abort.is_set():
             feed.stop(run, facts)
-            again = "snaprep follow" if run.patient else "snaprep resume"
-            raise Stopped("stopped", "stopped as asked; it can be resumed", hint=again)
+            again = run.verb if run.verb in _BEGUN_AGAIN else "resume"
+            raise Stopped("stopped", "stopped as asked; it can be resumed", hint=f"`snaprep {again}`")
         patience.must_lead_on(run, facts, action)
         _try(run, facts, action, new=new)
 

@@ -47,7 +47,7 @@ def waits_for_a_host(run: Run, facts: Facts, action: Action) -> bool:
 def bears(run: Run, error: SnaprepError, action: Action) -> bool:
     """Whether looking anew, after a while, may lead on."""
     if run.patient:
-        return error.exit_code not in _FINAL or error.id in _MENDED
+        return error.exit_code not in _FINAL or error.id in _MENDED or may_pass(error.id)
     tried = run.failures >= RETRIES or run.failures_of[type(action)] >= RETRIES_OF_A_KIND
     return may_pass(error.id) and not tried
 

@@ -137,7 +137,7 @@ def _forecast(told: Forecast | None) -> str:
     if told.p50_ms is None:
         return f"not known yet; budget {duration(told.budget_ms)}"
     return (
-        f"now would block about {duration(told.p50_ms)}, at worst {duration(told.p90_ms)} (P90); "
+        f"now would block about {duration(told.p50_ms)}, in nine of ten cases under {duration(told.p90_ms)}; "
         f"budget {duration(told.budget_ms)}, {duration(told.undo_ms)} of it for an undo"
     )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from snaprep import config
+from snaprep.cli.app import App
+from snaprep.cli.main import main
+from snaprep.cli.signals import Interrupted, Listener
 from snaprep.control import Control, Sink
-from snaprep.core.errors import Locked, UsageError
+from snaprep.core.errors import CheckFailed, Locked, UsageError
 from snaprep.core.report import RoundReport, RunState
 from snaprep.journal import Journal
 from tests.cli.standin import Ended, StandIn, Terminal, snaprep
@@ -85,8 +89,23 @@ def test_resume_uses_the_options_of_the_run() -> None:
     run = StandIn()
     ended = snaprep("resume", "--no-hold", "--limit", "none", run=run)
     assert "cut in the middle" in ended.err
+    assert "stopped: --source db2 --hold --limit 1000000B/s" in ended.err
     assert run.policy is not None
     assert (run.policy.source, run.policy.hold, run.policy.limit_bytes_per_s) == ("db2", False, None)
+
+
+@pytest.mark.parametrize("verb", ["rebuild", "resume"])
+def test_resume_knows_when_a_run_has_ended_well(verb: str) -> None:
+    """What was said for a run that is done is not said for what `resume` begins months later."""
+    snaprep("rebuild", "--source", "db2")
+    journal = Journal.open("bank", run="1")
+    journal.append("begin", verb=verb)
+    journal.append("end", state="done")
+    run = StandIn()
+    ended = snaprep("resume", run=run)
+    assert "with the options of" not in ended.err
+    assert run.policy is not None
+    assert run.policy.source is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +121,7 @@ def test_resume_uses_the_options_of_the_run() -> None:
         (["takeover"], "needs-yes"),
         (["switchover", "db9", "--yes"], "unknown-host"),
         (["switchover"], "needs-yes"),
-        (["clean", "--isolated", "a/b"], "needs-yes"),
+        (["clean", "--isolated", "tank/bank.isolated-g2"], "needs-yes"),
         (["-c", "missing.toml", "status"], "config-not-found"),
         (["--json", "--events", "-", "status"], "options-conflict"),
         (["--events", "/nowhere/x", "status"], "events-unwritable"),
@@ -117,7 +136,8 @@ def test_wrong_use(argv: list[str], id: str) -> None:
     assert ended.code == 2
     assert f"error[{id}]" in ended.err
     assert "nothing was touched" in ended.err
-    assert [name for name, _ in run.calls] in ([], ["takeover"][: len(run.calls)])
+    assert [name for name, _ in run.calls] in ([], ["takeover"][: len(run.calls)], ["clean"])
+    assert all(said["dry_run"] for name, said in run.calls if name == "clean")
 
 
 def test_errors_of_a_run() -> None:
@@ -159,11 +179,29 @@ def test_takeover_asks_on_a_terminal() -> None:
 
 
 def test_clean_asks_for_each_name() -> None:
-    """What was set aside is destroyed only when its name is typed."""
-    run = StandIn()
-    assert snaprep("clean", "--isolated", "a/b", run=run, stdin=Terminal("a/c\n")).code == 11
-    assert run.calls == []
-    assert snaprep("clean", "--isolated", "a/b", run=run, stdin=Terminal("a/b\n")).code == 0
+    """What was set aside is destroyed only when its name is typed, with its host; a dry run has found it before."""
+    image = "tank/bank.isolated-g2"
+    for named in (image, f"db2:{image}"):
+        run = StandIn()
+        ended = snaprep("clean", "--isolated", named, run=run, stdin=Terminal("tank/bank\n"))
+        assert ended.code == 11
+        assert f"{image} on db2 will be destroyed" in ended.err
+        assert run.calls == [("clean", {"isolated": (named,), "dry_run": True})]
+        assert snaprep("clean", "--isolated", named, run=run, stdin=Terminal(f"db2:{image}\n")).code == 0
+        assert run.calls[-1] == ("clean", {"isolated": (f"db2:{image}",), "dry_run": False})
+
+
+def test_clean_does_not_ask_about_what_stays() -> None:
+    """What the look refuses is said before anything has to be typed."""
+
+    def refused(_sink: Sink, _control: Control | None) -> None:
+        raise CheckFailed("not-ours", "a/b on db1 was made by you", serving="db1 serves")
+
+    run = StandIn(during=refused)
+    ended = snaprep("clean", "--isolated", "a/b", run=run, stdin=Terminal("a/b\n"))
+    assert ended.code == 3
+    assert "error[not-ours]" in ended.err
+    assert "Type" not in ended.err
 
 
 def test_events(tmp_path: Path) -> None:
@@ -227,10 +265,35 @@ def test_live_screen_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     def working(sink: Sink, _control: Control | None) -> None:
         sink.report(replace(samples.RUNNING, state=RunState.ROUND, rounds=(RoundReport(number=1),)))
 
-    from snaprep.cli.main import main  # noqa: PLC0415 (streams differ here)
-
     code = main(["rebuild"], run=StandIn(during=working), streams=(out, err, io.StringIO()))
     ended = Ended(code, out.getvalue(), err.getvalue())
     assert "\x1b[?25l" in ended.err
     assert "\x1b" not in ended.out
     assert "rebuild done" in ended.out
+
+
+def test_the_screen_is_taken_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A verb that only says something leaves the terminal with its cursor."""
+    monkeypatch.setenv("TERM", "xterm")
+    err = Terminal()
+    assert main(["init", str(tmp_path / "new.toml")], run=StandIn(), streams=(io.StringIO(), err, io.StringIO())) == 0
+    hidden, shown = (err.getvalue().rfind(code) for code in ("\x1b[?25l", "\x1b[?25h"))
+    assert 0 <= hidden < shown
+
+
+def test_a_question_is_left_at_the_first_signal() -> None:
+    """While it waits for a person nothing is under way that would have to be finished first."""
+    listener = Listener(lambda _: None, lambda: None)
+    listener.control = control = Control()
+
+    def interrupted() -> str:
+        with pytest.raises(Interrupted):
+            listener.on_stop(signal.SIGINT, None)
+        return "db2\n"
+
+    person = Terminal()
+    person.readline = interrupted  # type: ignore[method-assign, assignment]
+    app = App(stdout=io.StringIO(), stderr=io.StringIO(), stdin=person, listener=listener)
+    assert app.asks("db2 will serve.", "db2")
+    assert listener.control is control
+    assert not control.stop.is_set()

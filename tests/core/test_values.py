@@ -130,7 +130,8 @@ def test_what_an_agent_says_is_told_with_its_name() -> None:
 
 
 def test_what_may_pass_is_tried_again() -> None:
-    """A link that broke may come back; a key that is refused stays refused."""
+    """A link that broke may come back, a stream that was damaged is sent again; a key that is refused stays refused."""
     assert may_pass("link-lost")
+    assert may_pass("stream-damaged")
     assert not may_pass("link-refused")
     assert not may_pass("target-full")

@@ -145,8 +145,10 @@ def test_take_over_of_a_fed_replica(pair: Pair) -> None:
     """When the primary's host dies, the fed replica serves after a take-over, with all but what it lagged."""
     with pair.writers(rate=100) as clients:
         clients.wait_for(100)
-        with following(pair):
+        with following(pair) as follower:
             clients.wait_for(100)
+            assert pair.snaprep("takeover", "db2", "--yes").error_id == "primary-answers"
+            assert follower.running, "who is refused has taken nothing from the replica"
             pair.world.power_off("db1")
             result = pair.must("takeover", "db2", "--yes")
             assert result.document["serves"] == "db2", result

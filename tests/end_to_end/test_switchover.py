@@ -96,6 +96,8 @@ def test_a_fed_replica_changes_places(pair: Pair) -> None:
         follower = pair.start("follow", *ARCHIVE)
         follower.wait_event(feeds, FEEDS_S)
         clients.wait_for(50)
+        assert pair.snaprep("switchover", "--yes", "--budget", "1500ms").error_id == "over-budget"
+        assert follower.running, "who is refused has taken nothing from the replica"
         done = pair.must("switchover", "--yes", "--budget", BUDGET).document
         assert (done["serves"], done["rounds"], done["cutover"]["ok"]) == ("db2", [], True), done
         assert follower.wait(FEEDS_S).error_id == "aborted"

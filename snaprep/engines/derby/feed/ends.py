@@ -292,7 +292,7 @@ def _has_groups(directory: Path, number: int) -> bool:
 def _must_be_readable(found: files.DatabaseFiles) -> None:
     if found.encrypted:
         what = f"{found.directory} is encrypted: its log cannot be proven whole from outside"
-        raise CheckFailed("encrypted", what, hint="use page rounds")
+        raise CheckFailed("encrypted", what, hint="this is not supported")
     if found.log_unsafe:
         what = f"{found.directory} was written with derby.system.durability=test"
         raise CheckFailed("durability-test", what, hint="start the server without it")
