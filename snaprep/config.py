@@ -27,6 +27,7 @@ _POOL = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.: -]*[A-Za-z0-9_.:-])?")
 _ADDRESS = re.compile(r"[A-Za-z0-9:\[][A-Za-z0-9_.:%\]-]*")
 _SSH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9\[][A-Za-z0-9_.:%\]-]*")
 _PROGRAM = re.compile(r"[A-Za-z0-9_./+][A-Za-z0-9_./+-]*")
+_WITHOUT_SNAPSHOTS = Policy(lane="log", freeze="never", archive="backup")
 _OWNER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*(?::[A-Za-z_][A-Za-z0-9_.-]*)?")
 
 
@@ -187,11 +188,19 @@ def _directory_spec(tables: _HostTables, root: Root, derby: DerbySpec) -> HostSp
 
 def _without_snapshots(at: At, root: Root) -> Policy:
     """What goes without being said where there are no snapshots. Raises UsageError for what is said and cannot be."""
-    for table, key, said, only in (("feed", "lane", root.feed, "log"), ("rounds", "freeze", root.rounds, "never")):
-        if said.get(key, only) not in (only, "auto"):
-            what = f'{said[key]!r} needs snapshots, and volume = "directory" has none'
-            at.into(table).fail(key, what, f'leave it out, or "{only}"', "config-volume")
-    return Policy(lane="log", freeze="never", archive="backup")
+    for table, key, said in (("feed", "lane", root.feed), ("rounds", "freeze", root.rounds)):
+        if key in said:
+            without_snapshots(key, said[key], at.into(table))
+    return _WITHOUT_SNAPSHOTS
+
+
+def without_snapshots(key: str, said: str, at: At | None = None) -> str:
+    """What `lane` or `freeze` comes to where there are no snapshots. Raises UsageError `config-volume`."""
+    only = str(getattr(_WITHOUT_SNAPSHOTS, key))
+    if said not in (only, "auto"):
+        what = f'{said!r} needs snapshots, and volume = "directory" has none'
+        (at or At("command line")).fail(key, what, f'leave it out, or "{only}"', "config-volume")
+    return only
 
 
 def _dataset(here: At, key: str, name: str) -> str:
@@ -228,7 +237,6 @@ def _derby_spec(tables: _HostTables, other: _HostTables, folder: Path) -> DerbyS
         password=_password(where("password_file"), derby.password_file, folder),
         java=derby.java,
         classpath=derby.classpath,
-        server_log=where("server_log").directory("server_log", derby.server_log) if derby.server_log else "",
         restart_command=derby.restart_command,
         replication_mode=tables.replication.mode,
         listen_address=listen[0],
@@ -322,4 +330,4 @@ def check_policy(policy: Policy, at: At | None = None) -> None:
         at.fail("rounds.budget", what, "raise it")
 
 
-__all__ = ["check_policy", "example", "find", "load", "parse"]
+__all__ = ["check_policy", "example", "find", "load", "parse", "without_snapshots"]

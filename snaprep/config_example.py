@@ -71,8 +71,6 @@ password_file = ""
 java = "java"
 # Derby's jar files; empty: the usual places are searched.
 classpath = []
-# The server's derby.log; empty: found from the running server.
-server_log = ""
 # What restarts a server that has wedged, as in ["systemctl", "restart", "derby"]; empty: never done.
 restart_command = []
 

@@ -61,7 +61,6 @@ class Derby(Table):
     password_file: str = ""
     java: str = "java"
     classpath: tuple[str, ...] = ()
-    server_log: str = ""
     restart_command: tuple[str, ...] = ()
     replication: dict[str, Any] = {}
 

@@ -87,7 +87,7 @@ def try_direct_boot(host: AgentHost) -> None:
         host.engine.session, mountpoint.with_name(f"{mountpoint.name}.probe-{os.getpid()}-{time.time_ns()}")
     )
     if not probed.behaves:
-        hint = "a replica cannot be fed on this server; `snaprep rebuild` does without"
+        hint = "a replica cannot be fed on this server; on ZFS `snaprep rebuild` does without"
         raise CheckFailed("no-direct-boot", probed.why, hint=hint)
 
 

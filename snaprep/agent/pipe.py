@@ -126,7 +126,7 @@ class Link:
 def classified(what: str, said: str) -> SnaprepError:
     """The error for a link that broke or did not come up, by what ssh said."""
     if "Host key verification failed" in said or "HOST IDENTIFICATION HAS CHANGED" in said:
-        id_, hint = "link-host-key", "the source sees another target than the operator: check `data_address`"
+        id_, hint = "link-host-key", "the source sees another target than the operator: check `address` and `data_port`"
     elif "Permission denied" in said:
         id_, hint = "link-refused", "the target's sshd reads another AuthorizedKeysFile, or forbids this user's keys"
     elif "nobody listens for this run" in said:

@@ -123,9 +123,11 @@ def _word(name: str, value: object) -> str:
 
 def apply(pair: Pair, policy: Policy, said: Mapping[str, Any]) -> tuple[Pair, Policy]:
     """Lay what was said over the configuration. Raises UsageError when it does not fit together."""
-    from snaprep.config import check_policy  # noqa: PLC0415 (msgspec is slow to import)
+    from snaprep.config import check_policy, without_snapshots  # noqa: PLC0415 (msgspec is slow to import)
 
     same = {k: said[k] for k in ("source", "hold", "freeze", "isolate_foreign", "archive", "lane") if k in said}
+    if pair.hosts[0].volume == "directory":
+        same |= {key: without_snapshots(key, same[key]) for key in ("lane", "freeze") if key in same}
     if "budget" in said:
         same["budget_ms"] = said["budget"]
     if "limit" in said:

@@ -1,4 +1,4 @@
-"""What to do next: from facts, policy and history to one action. Pure; the loop in `run` calls it until it is final.
+"""What to do next: from facts, policy and history to one action. Pure; `loop/loop.py` calls it until it is final.
 
 Invariant: at every answer the source is open or the answer opens it, no image is started that an increment will
 continue, and nothing is named for destruction here at all.
@@ -63,7 +63,15 @@ def decide_rebuild(facts: Facts, policy: Policy, history: History) -> Action:
         return _finish(roles, source, history)
     if source.volume is not None and source.volume.copies:
         what = f"{source.name} has no snapshots to ship increments of, and the replica cannot be fed its log"
-        return Refuse(error=error("no-increments", 3, what, facts, "see `snaprep check` for what the server lacks"))
+        return Refuse(
+            error=error(
+                "no-increments",
+                3,
+                what,
+                facts,
+                "`no-direct-boot` in the journal says what was seen: such a pair needs a server that can be fed",
+            )
+        )
     if (action := make_ready(facts, roles, policy, history)) is not None:
         return action
     return _ship_or_cut(facts, roles, policy, history)

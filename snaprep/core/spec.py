@@ -18,7 +18,6 @@ class DerbySpec:
     password: str = field(default="", repr=False)
     java: str = "java"
     classpath: tuple[str, ...] = ()  # jar files; empty: the usual places are searched
-    server_log: str = ""  # derby.log; empty: <derby.system.home>/derby.log of the running server
     restart_command: tuple[str, ...] = ()  # argv; used only when the server has wedged
     replication_mode: Literal["address", "tunnel"] = "address"
     listen_address: str = ""  # where this host listens when it is the replica

@@ -76,7 +76,11 @@ def _try(run: Run, facts: Facts, action: Action, *, new: bool) -> None:
             return  # observe once more, then end in order
         if error.id == "no-direct-boot" and not run.patient:
             run.learn(unfeedable=True)
-            run.sink.note(f"{error.info.what}; what is written is shipped in rounds of pages instead")
+            copies = any(h.volume is not None and h.volume.copies for h in facts.hosts)
+            instead = (
+                "nothing else can be shipped without snapshots" if copies else "pages are shipped in rounds instead"
+            )
+            run.sink.note(f"{error.info.what}; {instead}")
             return
         if run.control.asked:
             raise

@@ -81,6 +81,20 @@ def test_options_change_the_policy() -> None:
     )
 
 
+def test_options_fit_the_volume() -> None:
+    """What a configuration cannot say of a pair without snapshots, the command line cannot either."""
+    file = Path("snaprep.toml")
+    hosts = "".join(f'[hosts.{name}]\nssh = "{name}"\naddress = "10.0.0.1"\n' for name in ("db1", "db2"))
+    file.write_text(f'pair = "bank"\nvolume = "directory"\n{hosts}[derby]\ndatabase = "/srv/bank/db"\n')
+    run = StandIn()
+    assert snaprep("rebuild", "--lane", "auto", run=run).code == 0
+    assert run.policy is not None
+    assert (run.policy.lane, run.policy.freeze) == ("log", "never")
+    for words in (["--lane", "pages"], ["--freeze", "always"]):
+        refused = snaprep("rebuild", *words)
+        assert (refused.code, "error[config-volume]" in refused.err) == (2, True), refused.err
+
+
 def test_resume_uses_the_options_of_the_run() -> None:
     """`resume` takes what the stopped run was told, unless it is told otherwise, even after a torn journal line."""
     snaprep("rebuild", "--source", "db2", "--hold", "--limit", "1MB/s")
