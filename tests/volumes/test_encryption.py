@@ -123,3 +123,19 @@ def test_a_base_with_another_key(make_side: Make, tmp_path: Path) -> None:
     receive = target.volume.open_receive(target.recv, "", origin=None, base_guid=first.guid)
     assert refused(target, receive, stream_bytes(send)) == "wrong-key"
     assert target.image(target.recv).points == before
+
+
+@pytest.mark.skipif(not in_kernel(), reason="zfs-fuse encrypts nothing")
+def test_into_what_encrypts(make_side: Make, tmp_path: Path) -> None:
+    """A plain database with tiny files, which lie in block pointers, is received below an encrypted dataset, becomes
+    encrypted there, and so do its increments.
+    """
+    source, target = make_side("alpha"), make_side("beta", dataset="vault/my bank")
+    target.raw("create", *secret(new_key(tmp_path / "key")), "-o", "mountpoint=none", "beta/vault")
+    source.raw("create", "-o", "compression=on", "-o", f"mountpoint={source.path}", source.live)
+    for name in ("tiny.dat", "later.dat"):
+        (source.path / name).write_bytes(name.encode())
+        ship(source, target, newest := source.point())
+    assert (source.image(source.live).encrypted, target.image(target.recv).encrypted) == (False, True)
+    target.present(newest.name)
+    assert target.digest() == source.digest()
