@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "config_form": {"core", "units"},
     "engines.base": {"core"},
     "engines.derby.recipe": {"core", "engines.base"},
+    "engines.recipes": {"core", "engines.base", "engines.derby.recipe"},
     "engines": {"core", "engines", "agent.process", "agent.rewrite"},
     "volumes": {"core", "volumes", "agent.identity", "agent.process"},
     "agent": {"agent", "core", "engines", "volumes", "__init__"},
@@ -35,14 +36,14 @@ ARROWS: dict[str, set[str]] = {
     "session": {"core", "host", "agent.link"},
     "observe": {"core", "session"},
     "act": {"act", "core", "engines.base", "host.base", "session"},
-    # What acts names the recipes of the engine that a pair asks for; nothing else of an engine.
-    "loop": {"act", "control", "core", "engines.derby.recipe", "journal", "loop", "observe", "session"},
+    # What acts asks for the recipes of a pair's engine, whichever it is; nothing else of an engine.
+    "loop": {"act", "control", "core", "engines.recipes", "journal", "loop", "observe", "session"},
     "verbs": {
         "act",
         "control",
         "core",
         "engines.base",
-        "engines.derby.recipe",
+        "engines.recipes",
         "journal",
         "observe",
         "session",

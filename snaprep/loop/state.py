@@ -17,7 +17,7 @@ from snaprep.core.action import Action, Cutover, FeedCutover, Switchover
 from snaprep.core.history import after, attempted
 from snaprep.core.model import CutoverTried, Facts, History, Policy
 from snaprep.core.report import Report, RoundReport, named_lane
-from snaprep.engines.derby import recipe as derby_recipe
+from snaprep.engines.recipes import recipes_of
 from snaprep.journal import Journal, earlier
 from snaprep.session import Session
 
@@ -123,7 +123,7 @@ class Run:
             pair=self.session.pair,
             policy=self.policy,
             session=self.session,
-            engine=derby_recipe,
+            engine=recipes_of(self.session.pair),
             interpreter=self.interpreter,
             facts=facts,
             run=self.journal.run,

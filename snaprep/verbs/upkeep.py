@@ -11,7 +11,7 @@ from snaprep.core.model import Facts, Policy
 from snaprep.core.report import Report, RunState
 from snaprep.core.spec import Pair
 from snaprep.core.who import serves, serving, who
-from snaprep.engines.derby import recipe as derby_recipe
+from snaprep.engines.recipes import recipes_of
 from snaprep.session import Session
 
 
@@ -25,7 +25,7 @@ def context_of(session: Session, policy: Policy, sink: Sink, facts: Facts) -> Co
         pair=session.pair,
         policy=policy,
         session=session,
-        engine=derby_recipe,
+        engine=recipes_of(session.pair),
         interpreter=Interpreter(session, sink.event),
         facts=facts,
         run="upkeep",
