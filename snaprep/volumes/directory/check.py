@@ -69,7 +69,7 @@ def _left(facts: VolumeFacts) -> Iterator[Finding]:
     for image in facts.images:
         if image.role is ImageRole.ISOLATED:
             what = f"{image.name} was set aside and holds {image.used_bytes >> 20} MiB"
-            yield Finding("isolated", "ok", f"{what}; `snaprep clean --isolated` removes it")
+            yield Finding("isolated", "ok", f"{what}; `snaprep status` says who may remove it")
         elif image.partial is not None:
             what = f"a run has left a copy of {image.name} that is not whole"
             yield Finding("leftover-copy", "warn", what, "`snaprep clean` removes it, and so does the next run")

@@ -197,7 +197,7 @@ def _left(facts: VolumeFacts) -> Iterator[Finding]:
             yield Finding("recv-mounted", "fail", what, f"zfs unmount {image.name}")
         if image.role is ImageRole.ISOLATED:
             what = f"{image.name} was set aside and holds {image.used_bytes >> 20} MiB"
-            yield Finding("isolated", "ok", f"{what}; `snaprep clean --isolated` removes it")
+            yield Finding("isolated", "ok", f"{what}; `snaprep status` says who may remove it")
 
 
 def _others(layout: Layout, facts: VolumeFacts) -> Iterator[Finding]:
