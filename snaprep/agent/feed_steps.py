@@ -11,7 +11,7 @@ from snaprep.agent import identity, locks
 from snaprep.agent.host import AgentHost
 from snaprep.agent.process import patient_s
 from snaprep.agent.steps import gate_close, gate_open, gate_prepare, present, step
-from snaprep.core.errors import CheckFailed, Stale
+from snaprep.core.errors import CheckFailed, SnaprepError, Stale
 from snaprep.engines.base import Quiesced
 from snaprep.engines.derby.feed import handover
 from snaprep.engines.derby.feed.link import Finish
@@ -40,7 +40,13 @@ def keep_log(host: AgentHost, *, how: str) -> float:
 
 def _bounce(host: AgentHost) -> float:
     """With the gate closed: a client that comes back while the database shuts down may be at work, and hang it."""
-    gate_prepare(host)
+    try:
+        gate_prepare(host)
+    except SnaprepError:
+        locks.await_guard(host.engine.key, patient_s(_BOUNCE_S))  # another pair's may have shut it down since
+        if host.engine.keeps_log():
+            return 0.0
+        raise
     began_s = time.monotonic()
     try:
         gate_close(host, lease_ms=round(patient_s(_BOUNCE_S) * 1000))

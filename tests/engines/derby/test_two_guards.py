@@ -9,7 +9,8 @@ import pytest
 
 from snaprep.agent import feed_steps
 from snaprep.agent.host import AgentHost
-from snaprep.core.errors import SnaprepError, may_pass
+from snaprep.agent.steps import gate_prepare
+from snaprep.core.errors import SnaprepError, Stopped, may_pass
 from tests.engines.derby.pairs import Two, agent_of
 from tests.rig.node import wait_until
 
@@ -72,6 +73,30 @@ def test_two_that_bounce_at_once(pair: Two, agents: tuple[AgentHost, AgentHost])
     assert pair.lets_in()
     for agent in agents:
         assert agent.engine.keeps_log()
+
+
+@pytest.mark.parametrize("bounced", [True, False])
+def test_a_session_that_ends_amid_the_preparation(
+    agents: tuple[AgentHost, AgentHost], monkeypatch: pytest.MonkeyPatch, *, bounced: bool
+) -> None:
+    """It is no failure when another pair's shutdown has ended it, for then the log is kept; else it is one."""
+    first, second = agents
+
+    def overtaken(host: AgentHost) -> None:
+        if host is first:
+            gate_prepare(host)
+            return
+        if bounced:
+            feed_steps.keep_log(first, how="bounce")
+        raise Stopped("gate-failed", "the session ended")
+
+    monkeypatch.setattr(feed_steps, "gate_prepare", overtaken)
+    if bounced:
+        assert feed_steps.keep_log(second, how="bounce") == 0
+        return
+    with pytest.raises(SnaprepError) as caught:
+        feed_steps.keep_log(second, how="bounce")
+    assert caught.value.id == "gate-failed"
 
 
 def test_nobody_comes_in_while_a_database_is_bounced(pair: Two, agents: tuple[AgentHost, AgentHost]) -> None:
