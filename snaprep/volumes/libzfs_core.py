@@ -171,6 +171,7 @@ __all__ = [
 
 lzc_snap: Final = lzc_snapshot
 lzc_recv: Final = lzc_receive
+lzc_set_prop: Final = lzc_set_props  # by this name pyzfs's own tests ask for it
 
 # So that `from ...libzfs_core.exceptions import SnapshotFailure`, as pyzfs's users write it, finds them.
 sys.modules[f"{__name__}.exceptions"] = exceptions
