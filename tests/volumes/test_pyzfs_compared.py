@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,16 @@ def test_stream_errors_are_not_all_input_and_output(lines: list[dict[str, Any]])
     assert {sends[code] for code in (errno.EPIPE, errno.EBADF, errno.EIO, errno.EINTR)} == {"StreamIOError"}
     assert sends[errno.EPERM] == "ZFSGenericError"
     assert sends[EACCES] == "EncryptionKeyNotLoaded"
+
+
+def test_names_that_pyzfs_own_tests_use() -> None:
+    """Every one is there, those too that pyzfs's package does not list: the tests run on machines only."""
+    if reason := zfs_userland.why_no_pyzfs():
+        pytest.skip(reason)
+    tests = zfs_userland.folder() / "usr/lib/python3/dist-packages/libzfs_core/test/test_libzfs_core.py"
+    names = set(re.findall(r"\blzc\.(\w+)", tests.read_text("utf-8")))
+    assert names
+    assert [name for name in sorted(names) if not hasattr(lzc, name)] == []
 
 
 def test_pyzfs_own_tests_of_nvlists(tmp_path: Path) -> None:
